@@ -1,0 +1,5 @@
+//! The command `readyroom`.
+
+fn main() {
+    readyroom::init();
+}

@@ -1,0 +1,1 @@
+//! The public handle on a pool.

@@ -1,0 +1,1 @@
+//! JSON-RPC over lines, shared by the `acp` and `codex` drivers.

@@ -1,0 +1,1 @@
+//! What is granted when a tool asks for a permission.

@@ -1,0 +1,1 @@
+//! Runs a driver over a real process.

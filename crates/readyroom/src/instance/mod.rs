@@ -1,0 +1,1 @@
+//! One warm instance as an actor.

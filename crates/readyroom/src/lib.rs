@@ -1,0 +1,29 @@
+//! readyroom keeps command-line tools running and warm, gives each job to one of them, knows exactly when each has
+//! finished, and proves that every job began in a clean context.
+//!
+//! The floors, from the ground up; each imports only what is below it:
+//!
+//! - [`tool`]: what a tool is
+//! - [`process`]: own a tree of OS processes
+//! - [`driver`]: hold a conversation in one protocol
+//! - [`instance`]: one warm place with supervision of its own
+//! - [`pool`]: N instances, a router, and what becomes of those that fail
+//! - [`cluster`]: the handle that callers hold
+//!
+//! [`error`], [`job`] and [`event`] are the words that all floors share.
+
+pub mod cluster;
+pub mod driver;
+pub mod error;
+pub mod event;
+pub mod instance;
+pub mod job;
+pub mod pool;
+pub mod process;
+pub mod tool;
+
+pub use error::{Exit, Failure, FailureKind, Origin};
+pub use event::Event;
+pub use job::{Answer, Context, Denials, Job, Mode, Outcome, Permissions, Text, Timings, Usage};
+pub use pool::router::Routing;
+pub use process::init;

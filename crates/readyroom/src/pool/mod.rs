@@ -1,0 +1,3 @@
+//! N instances of one spawn contract.
+
+pub mod router;

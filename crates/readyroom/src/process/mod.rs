@@ -1,0 +1,4 @@
+//! Owns trees of OS processes.
+
+/// Must be the first call in `main` of a program that uses readyroom.
+pub fn init() {}

@@ -1,0 +1,377 @@
+//! A tool definition: everything that readyroom knows about one tool, as data from a TOML file.
+//!
+//! A definition may be partial (a person's file that changes one value of a built-in tool); [`super::Registry`] merges
+//! the layers as TOML tables first and reads the result as this type, so every field here has its default.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::FailureKind;
+use crate::job::Permissions;
+
+/// Which driver holds the conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriverKind {
+    /// A read-eval-print loop whose turns end by a fence.
+    Repl,
+    /// Claude Code's stream-json protocol.
+    Claude,
+    /// Codex's app-server protocol.
+    Codex,
+    /// The Agent Client Protocol.
+    Acp,
+    /// Any command: the prompt goes in, the answer is what it prints until it exits with 0.
+    Oneshot,
+}
+
+/// How bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// Pipes; stderr on a pipe of its own.
+    #[default]
+    Pipe,
+    /// Pipes; stderr goes where stdout goes, so that their order is kept.
+    Merged,
+    /// A pseudo-terminal without echo where the tool allows.
+    Pty,
+}
+
+/// A tool, as its definition describes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// The tool's name in commands.
+    pub id: String,
+    /// One line for lists.
+    #[serde(default)]
+    pub summary: String,
+    /// Which driver.
+    pub driver: DriverKind,
+    /// How bytes travel.
+    #[serde(default)]
+    pub transport: Transport,
+    /// The command line; the first word is a program's name or path.
+    pub argv: Vec<String>,
+    /// How the program is found and its version asked.
+    #[serde(default)]
+    pub find: Find,
+    /// How the model is chosen: arguments in which `{}` is the model's name. Empty: it can't be chosen.
+    #[serde(default)]
+    pub model: ModelOption,
+    /// Environment variables that are set, over what the caller's environment holds.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Environment variables that are taken away.
+    #[serde(default)]
+    pub unset_env: Vec<String>,
+    /// What else of the environment reaches the tool.
+    #[serde(default)]
+    pub env_policy: EnvPolicy,
+    /// Names of variables whose values are secrets, as regular expressions over the name.
+    #[serde(default = "default_secrets")]
+    pub secret_env: Vec<String>,
+    /// What each permission level means for this tool.
+    #[serde(default)]
+    pub permissions: BTreeMap<Permissions, PermissionLevel>,
+    /// Whether instances may share a process.
+    #[serde(default)]
+    pub sharing: Sharing,
+    /// Words that `send` takes as commands of the tool itself.
+    #[serde(default)]
+    pub commands: Commands,
+    /// What classifies a failure by its text. The first rule that matches wins.
+    #[serde(default)]
+    pub errors: Vec<ErrorRule>,
+    /// Limits and times.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What the tool keeps under HOME and so survives a reset; for the documentation and `tools show`.
+    #[serde(default)]
+    pub keeps: Vec<String>,
+    /// Settings of the `repl` driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repl: Option<ReplSettings>,
+    /// Settings of the `oneshot` driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oneshot: Option<OneshotSettings>,
+    /// Files below the instance's state directory or HOME that must exist before launch (`{home}/...`): path to text.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+}
+
+fn default_secrets() -> Vec<String> {
+    vec!["(?i)(key|token|secret|password|credential)".into()]
+}
+
+/// How a tool's program is found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Find {
+    /// Other names or paths to try after `argv[0]`.
+    pub also: Vec<String>,
+    /// Arguments that make it print its version, and a regular expression whose first group is the version.
+    pub version_args: Vec<String>,
+    /// See `version_args`.
+    pub version_pattern: String,
+    /// The version that this definition was tested with.
+    pub tested: String,
+    /// How to install it, for a person.
+    pub install: String,
+}
+
+/// How the model is chosen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelOption {
+    /// Arguments; `{}` is the name.
+    pub args: Vec<String>,
+    /// Environment variables; `{}` is the name.
+    pub env: BTreeMap<String, String>,
+    /// Whether the driver passes the name in its protocol instead (Codex's `thread/start`).
+    pub in_protocol: bool,
+}
+
+/// What else of the caller's environment reaches the tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnvPolicy {
+    /// All of it, as if a shell had started the tool.
+    #[default]
+    Inherit,
+    /// Only PATH, HOME, USER, LANG, LC_*, TERM, TMPDIR, TZ and what the definition and the caller set.
+    Clean,
+}
+
+/// What a permission level means for a tool.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PermissionLevel {
+    /// Arguments that are added.
+    pub args: Vec<String>,
+    /// Environment variables that are set.
+    pub env: BTreeMap<String, String>,
+    /// Values for the driver (Codex: `sandbox`, `approval`; ACP: `mode`).
+    pub settings: BTreeMap<String, String>,
+    /// What the level really prevents, by experiment, for a person: `writes`, `writes outside the directory`, `shell`.
+    pub prevents: Vec<String>,
+    /// Why this tool can't hold the level; it is then refused. Empty: it holds.
+    pub refused: String,
+}
+
+/// Whether instances may share a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sharing {
+    /// One conversation a process.
+    #[default]
+    One,
+    /// Several conversations, truly side by side. They share only where what a turn leaves running can be told apart.
+    Many,
+}
+
+/// Words that `send` takes as the tool's own commands. Where both lists are empty readyroom gives its own: `/add`,
+/// `/drop`, `/ask`, `/code`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Commands {
+    /// Commands that change what the tool looks at (`/add`).
+    pub context: Vec<String>,
+    /// Commands that carry a prompt (`/ask`).
+    pub prompt: Vec<String>,
+}
+
+impl Commands {
+    /// Whether the tool carries out context commands itself.
+    pub fn native(&self) -> bool {
+        !self.context.is_empty()
+    }
+}
+
+/// A rule that classifies a failure by its text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorRule {
+    /// A regular expression over the failure's text (message and evidence).
+    pub pattern: String,
+    /// The kind that it means: `auth`, `rate_limited`, `usage_window`, `unknown_model`, `model_error`,
+    /// `bad_input`, `permission_denied`, `crashed`.
+    pub kind: RuleKind,
+}
+
+/// The kinds that a rule can give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleKind {
+    /// The credentials were refused.
+    Auth,
+    /// Slow down. A first group that is a number is the seconds to wait.
+    RateLimited,
+    /// A window or quota is used up.
+    UsageWindow,
+    /// No such model.
+    UnknownModel,
+    /// The model's side failed.
+    ModelError,
+    /// The input can't be given to the tool.
+    BadInput,
+    /// A permission was missing.
+    PermissionDenied,
+    /// The prompt was not run.
+    NotRun,
+}
+
+/// Times and limits of a tool. Times are in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The longest time to become ready.
+    pub ready_seconds: u64,
+    /// The longest time for a reset to be acknowledged.
+    pub reset_seconds: u64,
+    /// The longest time for a cancelled turn to end before the process is ended.
+    pub cancel_seconds: u64,
+    /// How long to wait after asking the tool to stop, and again after TERM, before the next rung.
+    pub stop_seconds: u64,
+    /// The most bytes that a turn may print.
+    pub output_bytes: u64,
+    /// The most bytes of a prompt.
+    pub prompt_bytes: u64,
+    /// Recycle an instance after this many turns; 0: never. Jitter of up to a fifth is taken off.
+    pub recycle_turns: u64,
+    /// Recycle an instance above this resident memory of its tree, in MiB; 0: never.
+    pub recycle_rss_mib: u64,
+    /// Recycle an instance after this age; 0: never.
+    pub recycle_seconds: u64,
+    /// Turns that may still be handed to a process of many conversations before it is recycled; 0: no limit.
+    pub recycle_sessions: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ready_seconds: 60,
+            reset_seconds: 10,
+            cancel_seconds: 5,
+            stop_seconds: 2,
+            output_bytes: 64 << 20,
+            prompt_bytes: 4 << 20,
+            recycle_turns: 0,
+            recycle_rss_mib: 0,
+            recycle_seconds: 0,
+            recycle_sessions: 0,
+        }
+    }
+}
+
+/// How a prompt is put so that a REPL takes it as one input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplFrame {
+    /// As it is, with a newline.
+    #[default]
+    Raw,
+    /// aider's block `{tag ... tag}`, with a leading newline that defuses commands.
+    AiderBlock,
+    /// One line of python that executes the text.
+    PythonExec,
+    /// One line of shell that evaluates the text with stdin from /dev/null.
+    BashEval,
+}
+
+/// Settings of the `repl` driver. In `fence` and `marker`, `{a}` and `{b}` are the two halves of a fresh nonce; in
+/// `frame = "raw"` prompts nothing is replaced.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplSettings {
+    /// How the prompt is put.
+    pub frame: ReplFrame,
+    /// Lines written once, before the first fence.
+    pub start: String,
+    /// Written between the prompt and the fence, to close what the prompt may have left open.
+    pub before_fence: String,
+    /// The line that makes the REPL print the marker. Must not contain the marker itself.
+    pub fence: String,
+    /// What the REPL prints for the fence; `{status}` stands for a number that it adds (bash's `$?`).
+    pub marker: String,
+    /// The command that clears the conversation; empty: there is none, and fresh means a new process.
+    pub reset: String,
+    /// What the reset command prints, literally, as a line.
+    pub reset_ack: String,
+    /// Regular expression for what stands before an answer and is not part of it.
+    pub head: String,
+    /// Regular expression for what stands behind an answer and is not part of it.
+    pub tail: String,
+    /// Regular expression that must match a turn's output for the turn to have run; its last match ends the answer.
+    /// Groups named `input`, `output` and `cost` are read as usage. Empty: every fenced turn has run.
+    pub ran: String,
+    /// Regular expression for what the tool prints when it starts its answer again; the answer is what follows the
+    /// last match.
+    pub retry: String,
+    /// Whether SIGINT cancels a turn and leaves the REPL usable.
+    pub interrupt: bool,
+    /// Bytes that the tool prints after its fence and that belong to nothing (its next prompt).
+    pub after_fence: String,
+}
+
+/// Settings of the `oneshot` driver.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OneshotSettings {
+    /// Where the prompt goes: `stdin` or `arg` (appended to the command line after `--`, or where `{prompt}` stands).
+    pub prompt: PromptTo,
+    /// Arguments for each file; `{}` is its path. Empty: files are named in a block before the prompt.
+    pub file_args: Vec<String>,
+}
+
+/// Where a one-shot command gets its prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptTo {
+    /// On stdin, which is then closed.
+    #[default]
+    Stdin,
+    /// As an argument, where `{prompt}` stands in argv.
+    Arg,
+}
+
+impl Definition {
+    /// Classifies a failure's text by the definition's rules; `None` where no rule matches.
+    pub fn classify(&self, text: &str) -> Option<FailureKind> {
+        self.errors.iter().find_map(|rule| {
+            let pattern = regex::Regex::new(&rule.pattern).ok()?;
+            let found = pattern.captures(text)?;
+            Some(match rule.kind {
+                RuleKind::Auth => FailureKind::Auth,
+                RuleKind::RateLimited => FailureKind::RateLimited {
+                    retry_after: found
+                        .get(1)
+                        .and_then(|seconds| seconds.as_str().parse::<f64>().ok())
+                        .and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok()),
+                },
+                RuleKind::UsageWindow => FailureKind::UsageWindow { resets_at: None },
+                RuleKind::UnknownModel => FailureKind::UnknownModel,
+                RuleKind::ModelError => FailureKind::ModelError,
+                RuleKind::BadInput => FailureKind::BadInput,
+                RuleKind::PermissionDenied => FailureKind::PermissionDenied,
+                RuleKind::NotRun => FailureKind::NotRun,
+            })
+        })
+    }
+
+    /// What a permission level means for this tool.
+    pub fn level(&self, permissions: Permissions) -> PermissionLevel {
+        self.permissions.get(&permissions).cloned().unwrap_or_default()
+    }
+
+    /// The path in which the definition's file text for `home` stands (`{home}` replaced).
+    pub fn files_in(&self, home: &std::path::Path) -> Vec<(PathBuf, &str)> {
+        self.files
+            .iter()
+            .map(|(path, text)| (PathBuf::from(path.replace("{home}", &home.to_string_lossy())), text.as_str()))
+            .collect()
+    }
+}
