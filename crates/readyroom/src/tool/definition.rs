@@ -89,6 +89,10 @@ pub struct Definition {
     /// Limits and times.
     #[serde(default)]
     pub limits: Limits,
+    /// What the tool can do, in words of the caller's choosing. Nothing depends on them; the guide's JSON registry
+    /// carries them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
     /// What the tool keeps under HOME and so survives a reset; for the documentation and `tools show`.
     #[serde(default)]
     pub keeps: Vec<String>,
@@ -111,6 +115,10 @@ fn default_secrets() -> Vec<String> {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Find {
+    /// Commands that show whether the tool is there, tried before `argv[0]`: a program, words that belong to it
+    /// (`python -m aider`), and last the argument that asks for the version. The first whose program exists is it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<Vec<String>>,
     /// Other names or paths to try after `argv[0]`.
     pub also: Vec<String>,
     /// Arguments that make it print its version, and a regular expression whose first group is the version.

@@ -1,8 +1,10 @@
 //! What a tool is: its definition, the registry of all known tools, where a tool's program is found on this machine,
 //! and the spawn contract that all instances of a pool share. The page is `docs/design/tools.md`.
 
+mod builtin;
 mod contract;
 mod definition;
 
+pub use builtin::BUILTIN;
 pub use contract::{Contract, ContractOptions};
 pub use definition::*;
