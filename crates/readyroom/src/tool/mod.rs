@@ -4,6 +4,7 @@
 mod builtin;
 mod contract;
 mod definition;
+pub mod document;
 
 pub use builtin::BUILTIN;
 pub use contract::{Contract, ContractOptions};
