@@ -5,6 +5,7 @@ mod builtin;
 mod contract;
 mod definition;
 pub mod document;
+mod validate;
 
 pub use builtin::BUILTIN;
 pub use contract::{Contract, ContractOptions};
