@@ -352,13 +352,9 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_have_a_place() {
-        let error = Document::from_bytes(
-            Layer::User,
-            Path::new("/u/x.toml"),
-            Path::new("/u"),
-            b"id = \"x\"\n# \xff".to_vec(),
-        )
-        .unwrap_err();
+        let error =
+            Document::from_bytes(Layer::User, Path::new("/u/x.toml"), Path::new("/u"), b"id = \"x\"\n# \xff".to_vec())
+                .unwrap_err();
         assert_eq!(error.place, Some((2, 3)));
     }
 
@@ -382,7 +378,8 @@ mod tests {
 
     #[test]
     fn a_place_is_found_within_arrays_of_tables() {
-        let document = parse("[[errors]]\npattern = 'a'\nkind = \"auth\"\n[[errors]]\npattern = '('\nkind = \"auth\"\n");
+        let document =
+            parse("[[errors]]\npattern = 'a'\nkind = \"auth\"\n[[errors]]\npattern = '('\nkind = \"auth\"\n");
         let (error, depth) =
             document.unwrap().error_at(&["errors".into(), 1.into(), "pattern".into()], "is no regular expression", "");
         assert_eq!((error.place, depth), (Some((5, 1)), 3));

@@ -1,10 +1,12 @@
 //! What a tool is: its definition, the registry of all known tools, where a tool's program is found on this machine,
 //! and the spawn contract that all instances of a pool share. The page is `docs/design/tools.md`.
 
+pub mod aim;
 mod builtin;
 mod contract;
 mod definition;
 pub mod document;
+pub mod trust;
 mod validate;
 
 pub use builtin::BUILTIN;

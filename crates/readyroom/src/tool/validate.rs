@@ -258,7 +258,11 @@ fn driver(definition: &Definition, found: &mut Problems) {
                 );
             }
             if !settings.file_args.is_empty() && !settings.file_args.iter().any(|arg| arg.contains("{}")) {
-                found.add(&["oneshot".into(), "file_args".into()], "no argument holds `{}`", "put it where the path goes");
+                found.add(
+                    &["oneshot".into(), "file_args".into()],
+                    "no argument holds `{}`",
+                    "put it where the path goes",
+                );
             }
         }
         (DriverKind::Oneshot, None) => {
@@ -405,9 +409,15 @@ mod tests {
 
     #[test]
     fn levels_commands_environment_and_limits_are_checked() {
-        finds(&format!("{ACP}[permissions.full]\nrefused = \"no\"\nargs = [\"-y\"]\n"), "`full` is refused and has args");
+        finds(
+            &format!("{ACP}[permissions.full]\nrefused = \"no\"\nargs = [\"-y\"]\n"),
+            "`full` is refused and has args",
+        );
         finds(&format!("{ACP}[permissions.read]\nrefused = \"  \"\n"), "the reason is blank");
-        finds(&format!("{ACP}[commands]\ncontext = [\"/a\"]\nprompt = [\"/b\", \"/a\"]\n"), "commands.prompt.1: `/a` is listed");
+        finds(
+            &format!("{ACP}[commands]\ncontext = [\"/a\"]\nprompt = [\"/b\", \"/a\"]\n"),
+            "commands.prompt.1: `/a` is listed",
+        );
         finds(&format!("{ACP}[commands]\ncontext = [\"/a b\"]\n"), "is not one word");
         finds(&format!("{ACP}[env]\n\"A=B\" = \"1\"\n"), "can't be a variable's name");
         finds(&format!("{ACP}[files]\n\"{{home}}/../x\" = \"1\"\n"), "is not below HOME");
