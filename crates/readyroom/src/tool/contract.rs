@@ -110,9 +110,10 @@ impl Contract {
         })
     }
 
-    /// The level's value for the driver under `name`.
+    /// The value for the driver under `name`: the level's own, else the definition's.
     pub fn setting(&self, name: &str) -> Option<String> {
-        self.definition.level(self.permissions).settings.get(name).cloned()
+        let level = self.definition.level(self.permissions).settings.get(name).cloned();
+        level.or_else(|| self.definition.settings.get(name).cloned())
     }
 
     /// The whole command line.

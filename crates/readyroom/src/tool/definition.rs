@@ -77,6 +77,9 @@ pub struct Definition {
     /// What each permission level means for this tool.
     #[serde(default)]
     pub permissions: BTreeMap<Permissions, PermissionLevel>,
+    /// Values for the driver at every level, where the level itself sets none (Codex: `stream_max_retries`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
     /// Whether instances may share a process.
     #[serde(default)]
     pub sharing: Sharing,
