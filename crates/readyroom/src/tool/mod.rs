@@ -6,9 +6,13 @@ mod builtin;
 mod contract;
 mod definition;
 pub mod document;
+mod layers;
+mod registry;
 pub mod trust;
 mod validate;
 
 pub use builtin::BUILTIN;
 pub use contract::{Contract, ContractOptions};
 pub use definition::*;
+pub use layers::{AimFile, Layers, ProjectFile, ProjectFileKind};
+pub use registry::{Entry, Ignored, Registry, RegistryError, Undriven};
