@@ -1,5 +1,12 @@
-//! The command `readyroom`.
+//! The command `readyroom`: parses the command line, runs one command, and turns its end into an exit status.
+
+mod args;
+mod plan;
+
+use clap::Parser as _;
 
 fn main() {
     readyroom::init();
+    let cli = args::Cli::parse();
+    drop(cli);
 }

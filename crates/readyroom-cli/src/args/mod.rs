@@ -1,0 +1,91 @@
+//! What was typed: the command line as clap sees it, with nothing looked up and nothing decided.
+//!
+//! The same definition feeds `--help`, the man page and the completions.
+
+mod run;
+pub mod values;
+
+pub use run::RunArgs;
+
+use clap::{Parser, Subcommand};
+
+/// Keeps command-line tools warm and gives each job to one of them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "readyroom",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "Example:\n  readyroom run -t aider -j 3 'Add type hints to {}' src/*.py"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs jobs on warm instances of a tool.
+    Run(Box<RunArgs>),
+    /// Prints the completion script of a shell.
+    #[command(
+        after_help = "Example:\n  readyroom completions bash > ~/.local/share/bash-completion/completions/readyroom"
+    )]
+    Completions(CompletionsArgs),
+    /// Prints the man page, or writes one for each command.
+    #[command(after_help = "Example:\n  readyroom man | man -l -")]
+    Man(ManArgs),
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: Shell,
+}
+
+/// The shells that completions are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shell {
+    /// GNU bash.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, clap::Args)]
+pub struct ManArgs {
+    /// Writes a page for each command into this directory instead of printing the main one.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<std::path::PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_every_command_shows_an_example() {
+        fn check(command: &mut clap::Command) {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example"), "{} has no example:\n{help}", command.get_name());
+            for sub in command.get_subcommands_mut() {
+                check(sub);
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&mut command);
+    }
+}

@@ -1,0 +1,195 @@
+//! Values that need more than clap's own parsers: instances, durations, failure limits, and words of the library.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use readyroom::{Context, Permissions, Routing};
+
+/// The most instances that one run may ask for.
+pub const MAX_INSTANCES: usize = 1024;
+
+/// Parses the number of instances.
+///
+/// # Errors
+/// A sentence that says what is allowed.
+pub fn instances(text: &str) -> Result<usize, String> {
+    let count: usize =
+        text.parse().map_err(|_| format!("not a number of instances; give one from 1 to {MAX_INSTANCES}"))?;
+    match count {
+        0 => Err("no instance could run anything; give at least 1".into()),
+        1..=MAX_INSTANCES => Ok(count),
+        _ => Err(format!("at most {MAX_INSTANCES} instances can run at once; give a smaller number")),
+    }
+}
+
+/// Parses a duration: `90s`, `10m`, `1h30m`, `500ms`, or a bare number of seconds. Days are the largest unit. The
+/// grammar is jiff's friendly duration format.
+///
+/// # Errors
+/// A sentence that says what is allowed.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a duration; write it as 90s, 10m or 1h30m");
+    let seconds = text.parse::<u64>().ok().map(Duration::from_secs);
+    let duration = match seconds {
+        Some(duration) => duration,
+        None => {
+            let signed = text.parse::<jiff::SignedDuration>().map_err(|_| bad())?;
+            Duration::try_from(signed).map_err(|_| "a duration can't be negative".to_owned())?
+        }
+    };
+    if duration.is_zero() {
+        return Err("a duration of zero leaves no time for anything; use `none` for no limit".into());
+    }
+    Ok(duration)
+}
+
+/// A time limit, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// No limit.
+    None,
+    /// This long.
+    After(Duration),
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" { Ok(Self::None) } else { duration(text).map(Self::After) }
+    }
+}
+
+/// When to stop for failures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MaxFailures {
+    /// Once this many jobs have failed.
+    Count(u64),
+    /// Once this share of all jobs has failed, in percent.
+    Percent(f64),
+}
+
+impl MaxFailures {
+    /// How many failures stop a run of `jobs` jobs: at least one.
+    pub fn threshold(self, jobs: usize) -> u64 {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(percent) => ((jobs as f64 * percent / 100.0).ceil() as u64).max(1),
+        }
+    }
+}
+
+impl FromStr for MaxFailures {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(percent) = text.strip_suffix('%') {
+            let percent: f64 = percent.parse().map_err(|_| "not a percentage; write it as 10%".to_owned())?;
+            return if percent > 0.0 && percent <= 100.0 {
+                Ok(Self::Percent(percent))
+            } else {
+                Err("a percentage of failures lies above 0% and up to 100%".into())
+            };
+        }
+        match text.parse::<u64>() {
+            Ok(0) => Err("0 would stop before the first job; use 1 to stop at the first failure".into()),
+            Ok(count) => Ok(Self::Count(count)),
+            Err(_) => Err("not a number of failures; write it as 5 or as 10%".into()),
+        }
+    }
+}
+
+/// The routing strategies, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum RoutingArg {
+    /// Each instance in turn
+    RoundRobin,
+    /// The instance with the least to do
+    LeastBusy,
+    /// The same key, the same instance; keys come from --from
+    Sticky,
+}
+
+impl From<RoutingArg> for Routing {
+    fn from(arg: RoutingArg) -> Self {
+        match arg {
+            RoutingArg::RoundRobin => Self::RoundRobin,
+            RoutingArg::LeastBusy => Self::LeastBusy,
+            RoutingArg::Sticky => Self::Sticky,
+        }
+    }
+}
+
+/// The context choices, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ContextArg {
+    /// Each job starts in a context that is proven to be new
+    Fresh,
+    /// An instance's conversation goes on from job to job
+    Keep,
+}
+
+impl From<ContextArg> for Context {
+    fn from(arg: ContextArg) -> Self {
+        match arg {
+            ContextArg::Fresh => Self::Fresh,
+            ContextArg::Keep => Self::Keep,
+        }
+    }
+}
+
+/// The permission levels, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PermissionsArg {
+    /// No write, no shell command
+    Read,
+    /// Writes below the directory; shell commands only in a sandbox that holds them to that
+    Edit,
+    /// Everything
+    Full,
+}
+
+impl From<PermissionsArg> for Permissions {
+    fn from(arg: PermissionsArg) -> Self {
+        match arg {
+            PermissionsArg::Read => Self::Read,
+            PermissionsArg::Edit => Self::Edit,
+            PermissionsArg::Full => Self::Full,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, seconds) in [("90s", 90.0), ("10m", 600.0), ("1h30m", 5400.0), ("500ms", 0.5), ("45", 45.0)] {
+            assert_eq!(duration(text).unwrap().as_secs_f64(), seconds, "{text}");
+        }
+        for text in ["", "ten", "-5s", "0", "0s", "5 parsecs"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert_eq!("none".parse(), Ok(Limit::None));
+    }
+
+    #[test]
+    fn a_share_of_failures_is_at_least_one() {
+        let threshold = |text: &str, jobs| text.parse::<MaxFailures>().unwrap().threshold(jobs);
+        assert_eq!(threshold("3", 100), 3);
+        assert_eq!(threshold("10%", 24), 3);
+        assert_eq!(threshold("1%", 5), 1);
+        for text in ["0", "0%", "101%", "x", "-1"] {
+            assert!(text.parse::<MaxFailures>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn instances_have_bounds() {
+        assert_eq!(instances("1024"), Ok(1024));
+        assert!(instances("0").unwrap_err().contains("at least 1"));
+        assert!(instances("100000").unwrap_err().contains("1024"));
+    }
+}

@@ -1,0 +1,337 @@
+//! Makes the plan: jobs from inputs or JSON lines, their files, directories and output names, and the pools.
+
+use std::collections::HashMap;
+use std::io::BufRead;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use readyroom::{Job, Permissions};
+
+use super::placeholder::Template;
+use super::{Plan, Planned, Pool, PoolKind, allot, from, inputs};
+use crate::args::RunArgs;
+use crate::args::values::Limit;
+
+/// Makes the plan of what was typed.
+///
+/// # Errors
+/// Whatever is wrong with the prompt, the inputs, the JSON lines or the names made from them.
+pub fn plan(args: &RunArgs, stdin: &mut dyn BufRead) -> anyhow::Result<Plan> {
+    check_stdin(args)?;
+    let mut planner = Planner::new(args, stdin)?;
+    match &args.from {
+        Some(path) => planner.from_lines(path, stdin)?,
+        None => planner.from_inputs(stdin)?,
+    }
+    planner.finish()
+}
+
+/// Stdin can be only one thing.
+fn check_stdin(args: &RunArgs) -> anyhow::Result<()> {
+    let dash = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+    let mut users = Vec::new();
+    if dash(&args.prompt_file) {
+        users.push("--prompt-file -");
+    }
+    if dash(&args.from) {
+        users.push("--from -");
+    }
+    let words = args.inputs.iter().chain(if args.prompt_file.is_some() { args.prompt.as_ref() } else { None });
+    users.extend(words.filter(|word| *word == "-").map(|_| "the input `-`"));
+    if users.len() > 1 {
+        bail!("stdin can be read once only, and {} want it; put one of them into a file", users.join(" and "));
+    }
+    if args.null && !users.contains(&"the input `-`") {
+        bail!("-0 says how inputs on stdin are separated, but no input is `-`; add `-` or leave -0 out");
+    }
+    Ok(())
+}
+
+struct Planner<'a> {
+    args: &'a RunArgs,
+    directory: PathBuf,
+    prompt: Option<Template>,
+    words: Vec<std::ffi::OsString>,
+    output: Option<Template>,
+    limit: Limit,
+    jobs: Vec<Planned>,
+    pools: Vec<Pool>,
+    places: HashMap<PoolKind, usize>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(args: &'a RunArgs, stdin: &mut dyn BufRead) -> anyhow::Result<Self> {
+        let mut words = args.inputs.clone();
+        let token = args.replace.as_deref().unwrap_or("{}");
+        let prompt = match (&args.prompt_file, &args.prompt) {
+            (Some(file), first) => {
+                words.splice(0..0, first.iter().cloned());
+                Some(read_prompt(file, stdin)?)
+            }
+            (None, Some(prompt)) => {
+                let prompt = inputs::text(prompt, "prompt")?;
+                if prompt.trim().is_empty() {
+                    bail!("PROMPT is empty; write what to do, or use --prompt-file");
+                }
+                Some(prompt)
+            }
+            (None, None) => None,
+        };
+        let output = match &args.output {
+            Some(template) => Some(Template::parse(&inputs::text(template, "output name")?, token)?),
+            None => None,
+        };
+        Ok(Self {
+            directory: directory(args.directory.as_deref().unwrap_or(Path::new(".")))?,
+            prompt: prompt.map(|prompt| Template::parse(&prompt, token)).transpose()?,
+            words,
+            output,
+            limit: args.timeout,
+            jobs: Vec::new(),
+            pools: Vec::new(),
+            places: HashMap::new(),
+            args,
+        })
+    }
+
+    /// A job for each input, or one where no input was named.
+    fn from_inputs(&mut self, stdin: &mut dyn BufRead) -> anyhow::Result<()> {
+        let Some(prompt) = self.prompt.clone() else {
+            bail!("no PROMPT; write what to do, or use --prompt-file or --from");
+        };
+        if self.words.is_empty() {
+            if let Some(token) = prompt.uses_input() {
+                bail!(
+                    "PROMPT uses {token}, but there is no INPUT; name inputs, or `-` to read them from stdin, \
+                     or give {token} another meaning with -I"
+                );
+            }
+            let job = Job::new(prompt.fill("", 1));
+            let kind = self.kind(None, None, None, self.directory.clone())?;
+            return self.add(kind, None, None, job);
+        }
+        for input in inputs::collect(&self.words, self.args.null, stdin)? {
+            let number = self.jobs.len() + 1;
+            let mut job = Job::new(prompt.fill(&input, number));
+            match inputs::kind(&input, &self.directory)? {
+                inputs::Kind::File if !self.args.no_files => job.files.push(PathBuf::from(&input)),
+                kind => self.check_word(&prompt, &input, kind)?,
+            }
+            let kind = self.kind(None, None, None, self.directory.clone())?;
+            self.add(kind, None, Some(input), job)?;
+        }
+        Ok(())
+    }
+
+    /// An input that is not given as a file must stand in the prompt.
+    fn check_word(&self, prompt: &Template, input: &str, kind: inputs::Kind) -> anyhow::Result<()> {
+        if prompt.uses_input().is_some() {
+            return Ok(());
+        }
+        let token = self.args.replace.as_deref().unwrap_or("{}");
+        let here = self.directory.display();
+        match kind {
+            inputs::Kind::File => bail!(
+                "the input {input:?} means nothing: --no-files keeps it from the tool and PROMPT has no {token}; \
+                 add {token} to PROMPT"
+            ),
+            inputs::Kind::Directory => bail!(
+                "the input {input:?} is a directory and PROMPT has no {token}; name its files, or add {token} to PROMPT"
+            ),
+            inputs::Kind::Word if self.args.directory.is_some() && Path::new(input).is_file() => bail!(
+                "the input {input:?} is no file in {here} (it is one in the current directory), and PROMPT has no \
+                 {token}; name it as seen from --directory"
+            ),
+            inputs::Kind::Word => bail!(
+                "the input {input:?} is no file in {here} and PROMPT has no {token}; correct its name, or add {token} \
+                 to PROMPT"
+            ),
+        }
+    }
+
+    /// A job for each JSON line.
+    fn from_lines(&mut self, path: &Path, stdin: &mut dyn BufRead) -> anyhow::Result<()> {
+        if !self.words.is_empty() {
+            bail!("--from brings the jobs, so there can be no INPUT ({:?}); quote PROMPT as one word", self.words[0]);
+        }
+        let (name, lines) = if path == Path::new("-") {
+            ("stdin".to_owned(), from::read(stdin, "stdin")?)
+        } else {
+            let name = path.display().to_string();
+            let file = std::fs::File::open(path).with_context(|| format!("--from {name} can't be opened"))?;
+            let lines = from::read(&mut std::io::BufReader::new(file), &name)?;
+            (name, lines)
+        };
+        for (number, line) in lines {
+            self.add_line(line).with_context(|| format!("{name}:{number}"))?;
+        }
+        Ok(())
+    }
+
+    fn add_line(&mut self, line: from::Line) -> anyhow::Result<()> {
+        let directory = match &line.cwd {
+            Some(cwd) => directory(&self.directory.join(cwd)).context("cwd")?,
+            None => self.directory.clone(),
+        };
+        for file in &line.files {
+            let name = file.to_string_lossy();
+            if inputs::kind(&name, &directory)? != inputs::Kind::File {
+                bail!("{name:?} in `files` is no file in {}; correct its name", directory.display());
+            }
+        }
+        let input = match line.files.as_slice() {
+            [file] => Some(file.to_string_lossy().into_owned()),
+            _ => None,
+        };
+        let prompts = match (line.prompt, line.prompts, &self.prompt) {
+            (Some(prompt), _, _) => vec![prompt],
+            (None, Some(prompts), _) => prompts,
+            (None, None, Some(template)) => {
+                if let (Some(token), None) = (template.uses_input(), &input) {
+                    bail!(
+                        "PROMPT uses {token}, which is the line's one file, but `files` holds {}; give the line a \
+                         `prompt`, or exactly one file",
+                        line.files.len()
+                    );
+                }
+                vec![template.fill(input.as_deref().unwrap_or(""), self.jobs.len() + 1)]
+            }
+            (None, None, None) => {
+                bail!("no `prompt`, no `prompts`, and no PROMPT on the command line; add one of them")
+            }
+        };
+        let kind = self.kind(line.tool, line.model, line.permissions, directory)?;
+        let mut job = Job { prompts, files: line.files, key: line.key, ..Job::default() };
+        if self.args.no_files {
+            job.files.clear();
+        }
+        if let Some(Limit::After(limit)) = line.timeout {
+            job.timeout = Some(limit);
+        }
+        let unlimited = line.timeout == Some(Limit::None);
+        self.add(kind, line.id, input, job)?;
+        if unlimited && let Some(planned) = self.jobs.last_mut() {
+            planned.job.timeout = None;
+        }
+        Ok(())
+    }
+
+    /// What a job has in common with those of its pool.
+    fn kind(
+        &self,
+        tool: Option<String>,
+        model: Option<String>,
+        permissions: Option<Permissions>,
+        directory: PathBuf,
+    ) -> anyhow::Result<PoolKind> {
+        let Some(tool) = tool.or_else(|| self.args.tool.clone()) else {
+            bail!("no tool; name one with -t or READYROOM_TOOL (`readyroom tools` lists them)");
+        };
+        Ok(PoolKind {
+            tool,
+            model: model.or_else(|| self.args.model.clone()),
+            permissions: permissions.unwrap_or_else(|| self.args.permissions.into()),
+            directory,
+        })
+    }
+
+    fn add(&mut self, kind: PoolKind, id: Option<String>, input: Option<String>, mut job: Job) -> anyhow::Result<()> {
+        if job.timeout.is_none()
+            && let Limit::After(limit) = self.limit
+        {
+            job.timeout = Some(limit);
+        }
+        let output = match &self.output {
+            Some(template) => Some(output_name(template, input.as_deref(), self.jobs.len() + 1)?),
+            None => None,
+        };
+        let pool = *self.places.entry(kind.clone()).or_insert_with(|| {
+            self.pools.push(Pool { kind, instances: 0, jobs: Vec::new() });
+            self.pools.len() - 1
+        });
+        self.pools[pool].jobs.push(self.jobs.len());
+        self.jobs.push(Planned { id, input, pool, output, job });
+        Ok(())
+    }
+
+    fn finish(mut self) -> anyhow::Result<Plan> {
+        let counts: Vec<usize> = self.pools.iter().map(|pool| pool.jobs.len()).collect();
+        for (pool, instances) in self.pools.iter_mut().zip(allot::allot(self.args.instances, &counts)) {
+            pool.instances = instances;
+        }
+        let plan = Plan { jobs: self.jobs, pools: self.pools };
+        check_outputs(&plan)?;
+        Ok(plan)
+    }
+}
+
+fn read_prompt(file: &Path, stdin: &mut dyn BufRead) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    if file == Path::new("-") {
+        stdin.read_to_end(&mut bytes).context("stdin can't be read")?;
+    } else {
+        bytes = std::fs::read(file).with_context(|| format!("--prompt-file {} can't be read", file.display()))?;
+    }
+    let name = if file == Path::new("-") { "stdin".to_owned() } else { file.display().to_string() };
+    let prompt = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        anyhow::anyhow!("the prompt in {name} is not UTF-8 at byte {}; write it as UTF-8", at + 1)
+    })?;
+    if prompt.trim().is_empty() {
+        bail!("the prompt in {name} is empty; write what to do");
+    }
+    Ok(prompt)
+}
+
+/// The directory, absolute.
+fn directory(path: &Path) -> anyhow::Result<PathBuf> {
+    let absolute = path
+        .canonicalize()
+        .with_context(|| format!("the directory {} can't be used; create it or name another", path.display()))?;
+    if !absolute.is_dir() {
+        bail!("{} is not a directory; name one", path.display());
+    }
+    Ok(absolute)
+}
+
+fn output_name(template: &Template, input: Option<&str>, number: usize) -> anyhow::Result<PathBuf> {
+    if let (Some(token), None) = (template.uses_input(), input) {
+        bail!("--output uses {token}, but job {number} has no input; use {{#}}, the job's number");
+    }
+    let name = template.fill(input.unwrap_or(""), number);
+    if name.is_empty() || name.ends_with('/') || name.contains('\0') {
+        bail!("--output makes {name:?} for job {number}, which is no file name; correct the template");
+    }
+    Ok(PathBuf::from(name))
+}
+
+/// No two answers may go to the same file, and none to a directory.
+fn check_outputs(plan: &Plan) -> anyhow::Result<()> {
+    let mut seen: HashMap<PathBuf, usize> = HashMap::new();
+    for (place, planned) in plan.jobs.iter().enumerate() {
+        let Some(path) = &planned.output else { continue };
+        if path.is_dir() {
+            bail!(
+                "--output makes {} for job {}, which is a directory; correct the template",
+                path.display(),
+                place + 1
+            );
+        }
+        let clean: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
+        if let Some(first) = seen.insert(clean, place) {
+            bail!(
+                "--output makes {} for job {} ({}) and for job {} ({}); make names differ, with {{#}} for instance",
+                path.display(),
+                first + 1,
+                plan.label(first),
+                place + 1,
+                plan.label(place)
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "jobs_tests.rs"]
+mod tests;
