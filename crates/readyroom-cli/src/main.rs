@@ -1,7 +1,9 @@
 //! The command `readyroom`: parses the command line, runs one command, and turns its end into an exit status.
 
 mod args;
+mod exit;
 mod plan;
+mod run;
 
 use clap::Parser as _;
 

@@ -186,7 +186,7 @@ mod tests {
             ("nonsense", "jobs.jsonl:1:1: expected a JSON object"),
             (" [\"x\"]", "jobs.jsonl:1:2: expected a JSON object"),
             ("{\"prompt\":\" \"}", "jobs.jsonl:1:14: the prompt is empty"),
-            ("{\"prompts\":[]}", "jobs.jsonl:1:13: invalid length 0, expected at least one prompt"),
+            ("{\"prompts\":[]}", "jobs.jsonl:1:14: invalid length 0, expected at least one prompt"),
             ("{\"timeout\":\"soon\"}", "jobs.jsonl:1:17: \"soon\" is not a duration"),
             ("{\"permissions\":\"all\"}", "jobs.jsonl:1:20: unknown variant `all`, expected one of `read`"),
             ("{\"prompt\":\"x\"} trailing", "jobs.jsonl:1:16: trailing characters"),
