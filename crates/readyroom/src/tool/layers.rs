@@ -81,7 +81,7 @@ impl Layers {
             set(name).filter(|path| path.is_absolute()).or_else(|| home.as_ref().map(|home| home.join(default)))
         };
         let directory = absolute(directory);
-        let project = within_project(&directory);
+        let project = within_project(&directory, is_repository);
         Self {
             user: below("XDG_CONFIG_HOME", ".config").map(|config| config.join("readyroom/tools")),
             projects: project.iter().rev().filter(|dir| dir.join(".readyroom/tools").is_dir()).cloned().collect(),
@@ -171,15 +171,21 @@ pub(super) fn definitions_in(directory: &Path) -> Result<Vec<PathBuf>, Definitio
 
 /// `directory` and those above it, up to the root of its git repository; `directory` alone where there is none, so
 /// that nothing in a shared `/tmp` or `/` is ever taken for a project.
-fn within_project(directory: &Path) -> Vec<PathBuf> {
+fn within_project(directory: &Path, is_root: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let mut within = Vec::new();
     for above in directory.ancestors() {
         within.push(above.to_owned());
-        if above.join(".git").exists() {
+        if is_root(above) {
             return within;
         }
     }
     vec![directory.to_owned()]
+}
+
+/// Whether a git repository's tree begins here. An empty `.git` directory is none: some sandboxes leave one behind.
+fn is_repository(directory: &Path) -> bool {
+    let git = directory.join(".git");
+    git.is_file() || git.join("HEAD").exists()
 }
 
 fn absolute(path: &Path) -> PathBuf {
@@ -235,6 +241,7 @@ mod tests {
             ".readyroom/tools/above.toml",
             "repo/.git/HEAD",
             "repo/.readyroom/tools/a.toml",
+            "repo/sub/deep/.git/description",
             "repo/sub/.readyroom/tools/b.toml",
             "repo/sub/deep/x",
         ]);
@@ -244,9 +251,9 @@ mod tests {
 
     #[test]
     fn without_a_repository_only_the_directory_itself_is_a_project() {
-        let tree = Tree::new(&[".readyroom/tools/above.toml", "w/.readyroom/tools/a.toml", "w/sub/x"]);
-        assert_eq!(tree.around("w", &[]).projects, [tree.path("w")]);
-        assert!(tree.around("w/sub", &[]).projects.is_empty());
+        let directory = Path::new("/a/b/c");
+        assert_eq!(within_project(directory, |_| false), [directory]);
+        assert_eq!(within_project(directory, |above| above.ends_with("b")), [directory, Path::new("/a/b")]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::aim::{self, AimTool};
+use super::discovery::{Found, find};
 use super::document::{DefinitionError, Document, Layer, Source, Step, merge, read_bytes};
 use super::layers::{Layers, ProjectFile, ProjectFileKind, definitions_in};
 use super::trust::Standing;
@@ -139,6 +140,24 @@ impl Registry {
             return Err(Failure::new(FailureKind::BadInput, self.why_not(id)));
         };
         Ok(entry)
+    }
+
+    /// Where the program of `definition` is on this machine; nothing is run.
+    ///
+    /// # Errors
+    /// `ToolMissing`, with what was tried and how to install the tool.
+    pub fn find(&self, definition: &Definition) -> Result<Found, Failure> {
+        find(definition)
+    }
+
+    /// The tool of that name with its program: what a cluster is launched from.
+    ///
+    /// # Errors
+    /// As [`Registry::require`] and [`Registry::find`].
+    pub fn locate(&self, id: &str) -> Result<(Arc<Definition>, Found), Failure> {
+        let entry = self.require(id)?;
+        let found = find(&entry.definition)?;
+        Ok((found.apply(&entry.definition), found))
     }
 
     /// All tools, by name.
