@@ -67,6 +67,8 @@ impl Contract {
             )));
         }
         let mut args: Vec<OsString> = definition.argv.iter().skip(1).map(OsString::from).collect();
+        let here = definition.when.iter().filter(|when| when.holds(&cwd));
+        args.extend(here.flat_map(|when| &when.args).map(OsString::from));
         args.extend(level.args.iter().map(OsString::from));
         let mut env = base_environment(definition.env_policy);
         for name in &definition.unset_env {

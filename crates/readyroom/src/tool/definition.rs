@@ -62,6 +62,9 @@ pub struct Definition {
     /// How the model is chosen: arguments in which `{}` is the model's name. Empty: it can't be chosen.
     #[serde(default)]
     pub model: ModelOption,
+    /// Arguments that are added where something is so on this machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<When>,
     /// Environment variables that are set, over what the caller's environment holds.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -144,6 +147,23 @@ pub struct ModelOption {
     pub env: BTreeMap<String, String>,
     /// Whether the driver passes the name in its protocol instead (Codex's `thread/start`).
     pub in_protocol: bool,
+}
+
+/// Arguments for a directory of a certain kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct When {
+    /// It holds where neither the directory nor one above it has an entry of this name (`.git`).
+    pub absent: String,
+    /// The arguments that are added.
+    pub args: Vec<String>,
+}
+
+impl When {
+    /// Whether it holds for `directory`.
+    pub fn holds(&self, directory: &std::path::Path) -> bool {
+        !directory.ancestors().any(|above| above.join(&self.absent).symlink_metadata().is_ok())
+    }
 }
 
 /// What else of the caller's environment reaches the tool.
@@ -294,7 +314,7 @@ pub enum ReplFrame {
 }
 
 /// Settings of the `repl` driver. In `fence` and `marker`, `{a}` and `{b}` are the two halves of a fresh nonce; in
-/// `frame = "raw"` prompts nothing is replaced.
+/// prompts nothing is replaced. All patterns are regular expressions over bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplSettings {
@@ -302,6 +322,10 @@ pub struct ReplSettings {
     pub frame: ReplFrame,
     /// Lines written once, before the first fence.
     pub start: String,
+    /// Pattern that says, in what the tool prints while it starts, that it will never be ready.
+    pub hopeless: String,
+    /// Pattern whose first group is the version, in what the tool prints while it starts.
+    pub version: String,
     /// Written between the prompt and the fence, to close what the prompt may have left open.
     pub before_fence: String,
     /// The line that makes the REPL print the marker. Must not contain the marker itself.
@@ -312,20 +336,74 @@ pub struct ReplSettings {
     pub reset: String,
     /// What the reset command prints, literally, as a line.
     pub reset_ack: String,
-    /// Regular expression for what stands before an answer and is not part of it.
+    /// Pattern for the prompt that the tool prints before each line that it reads, so that an answer is known to begin
+    /// behind as many of them as lines were written. Its first group, where it has one, names the mode. Empty: the
+    /// tool prints none.
+    pub prompt: String,
+    /// Pattern for what stands before an answer and is not part of it.
     pub head: String,
-    /// Regular expression for what stands behind an answer and is not part of it.
+    /// Pattern for what stands behind an answer and is not part of it.
     pub tail: String,
-    /// Regular expression that must match a turn's output for the turn to have run; its last match ends the answer.
-    /// Groups named `input`, `output` and `cost` are read as usage. Empty: every fenced turn has run.
+    /// Pattern for lines that the tool prints in front of an answer when it takes up a file by itself; the first group
+    /// is the file.
+    pub aside: String,
+    /// Pattern that must match a turn's output for the turn to have run; its last match ends the answer. Groups named
+    /// `input`, `output` and `cost` are read as usage; an `output` of 0 is no answer. Empty: every fenced turn has run.
     pub ran: String,
-    /// Regular expression for what the tool prints when it starts its answer again; the answer is what follows the
-    /// last match.
+    /// Pattern for the beginning of an error that the tool prints. Its last match in a turn that has not run, or
+    /// behind `ran`, begins the text by which the failure is classified.
+    pub error: String,
+    /// Pattern for a line that says that the tool starts its answer again. It counts only where `error` matches one of
+    /// the two lines before it; the answer is what follows the last one.
     pub retry: String,
+    /// How many retries the tool may announce in a turn; one more, and the turn is interrupted and failed.
+    pub retries_shown: Option<u32>,
+    /// Pattern for a line that names a changed file in its first group.
+    pub changed: String,
     /// Whether SIGINT cancels a turn and leaves the REPL usable.
     pub interrupt: bool,
     /// Bytes that the tool prints after its fence and that belong to nothing (its next prompt).
     pub after_fence: String,
+    /// The longest run of letters, of spaces or of signs, in bytes, that a prompt may hold; 0: any.
+    pub longest_run: usize,
+    /// What a prompt must not hold: pattern to the reason for a person.
+    pub refuse: BTreeMap<String, String>,
+    /// The tool's modes, for prompts that ask for one.
+    pub modes: ReplModes,
+    /// How context commands are written.
+    pub context: ReplContext,
+}
+
+/// The modes of a REPL that has any: `prompt`'s first group tells which one is on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplModes {
+    /// The line that switches; `{mode}` is the mode's name. Empty: there are no modes.
+    pub switch: String,
+    /// The mode whose prompt carries no name.
+    pub unnamed: String,
+    /// The mode in which nothing is edited.
+    pub ask: String,
+    /// The mode in which edits are wanted.
+    pub code: String,
+    /// The mode in which one model plans and another edits.
+    pub architect: String,
+}
+
+/// How a REPL's context commands are written; `{path}` is the file's absolute path.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplContext {
+    /// A file to work on.
+    pub add: String,
+    /// A file to take out again.
+    pub drop: String,
+    /// A file to read only.
+    pub read_only: String,
+    /// Pattern for an answer that says that it was done; any other answer is a failure.
+    pub done: String,
+    /// Characters that a path can't hold in these commands; line ends can never stand in one.
+    pub forbidden: String,
 }
 
 /// Settings of the `oneshot` driver.

@@ -134,9 +134,24 @@ fn patterns(definition: &Definition, found: &mut Problems) {
         found.add(&path, "version_pattern has no group", "put parentheses around the version");
     }
     if let Some(repl) = &definition.repl {
-        let all = [("head", &repl.head), ("tail", &repl.tail), ("ran", &repl.ran), ("retry", &repl.retry)];
+        let all = [
+            ("hopeless", &repl.hopeless),
+            ("version", &repl.version),
+            ("prompt", &repl.prompt),
+            ("head", &repl.head),
+            ("tail", &repl.tail),
+            ("aside", &repl.aside),
+            ("ran", &repl.ran),
+            ("error", &repl.error),
+            ("retry", &repl.retry),
+            ("changed", &repl.changed),
+        ];
         for (key, pattern) in all {
             found.pattern(&["repl".into(), key.into()], pattern);
+        }
+        found.pattern(&["repl".into(), "context".into(), "done".into()], &repl.context.done);
+        for pattern in repl.refuse.keys() {
+            found.pattern(&["repl".into(), "refuse".into(), pattern.as_str().into()], pattern);
         }
     }
 }

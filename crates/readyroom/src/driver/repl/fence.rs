@@ -89,6 +89,12 @@ impl Finder {
         Self { before, fallback, after, state: Match::Before(0) }
     }
 
+    /// The marker of a finder that reads no number.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.before).into_owned()
+    }
+
     /// How many of the last bytes fed may be the beginning of the marker.
     pub(super) fn pending(&self) -> usize {
         match self.state {

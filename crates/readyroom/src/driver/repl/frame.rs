@@ -33,9 +33,42 @@ pub(super) fn lines(input: &str) -> usize {
     input.bytes().filter(|byte| *byte == b'\n').count()
 }
 
-/// The length of the longest run of letters in `text`, in bytes.
-pub(super) fn longest_word(text: &str) -> usize {
-    text.split(|letter: char| !letter.is_alphabetic()).map(str::len).max().unwrap_or(0)
+/// The length of the longest run of letters, of spaces or of signs in `text`, in bytes. Digits end a run.
+pub(super) fn longest_run(text: &str) -> usize {
+    let (mut longest, mut run, mut last) = (0, 0, Kind::Digit);
+    for sign in text.chars() {
+        let kind = Kind::of(sign);
+        run = if kind == Kind::Digit {
+            0
+        } else if kind == last {
+            run + sign.len_utf8()
+        } else {
+            sign.len_utf8()
+        };
+        last = kind;
+        longest = longest.max(run);
+    }
+    longest
+}
+
+/// The kinds of signs that tokenisers keep together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Letter,
+    Space,
+    Digit,
+    Other,
+}
+
+impl Kind {
+    fn of(sign: char) -> Self {
+        match sign {
+            _ if sign.is_alphabetic() => Self::Letter,
+            _ if sign.is_whitespace() => Self::Space,
+            _ if sign.is_numeric() => Self::Digit,
+            _ => Self::Other,
+        }
+    }
 }
 
 fn encode(text: &str) -> String {
@@ -65,9 +98,12 @@ mod tests {
     }
 
     #[test]
-    fn words_are_measured_in_bytes_of_letters() {
-        assert_eq!(longest_word("ab cde-f\nghij1k"), 4);
-        assert_eq!(longest_word("ääa"), 5);
-        assert_eq!(longest_word(""), 0);
+    fn runs_are_measured_in_bytes() {
+        assert_eq!(longest_run("ab cde-f\nghij1k"), 4);
+        assert_eq!(longest_run("ääa"), 5);
+        assert_eq!(longest_run("a \n\t b"), 4);
+        assert_eq!(longest_run("a(){};b"), 5);
+        assert_eq!(longest_run("1234567890"), 0);
+        assert_eq!(longest_run(""), 0);
     }
 }
