@@ -1,20 +1,296 @@
-//! The `oneshot` driver.
+//! The `oneshot` driver: any command that gets one prompt and prints one answer.
+//!
+//! Each turn has a process of its own, so a turn's end is the process's: exit status 0 with the output at its end is
+//! success, everything else is a failure. Where the prompt or the files go on the command line, the process can only
+//! be launched with its turn: [`with_turn`] makes the contract for that.
 
-use super::{Driver, Effect, Request};
-use crate::tool::Contract;
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use super::{Activity, Driver, Effect, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
+use crate::error::{Exit, Failure, FailureKind};
+use crate::job::Answer;
+use crate::tool::{Contract, Definition, DriverKind, OneshotSettings, PromptTo};
+
+/// The longest argument that Linux takes, with the NUL behind it.
+const ARGUMENT_BYTES: usize = 128 << 10;
+/// The most of stderr that is kept as evidence.
+const STDERR_BYTES: usize = 8 << 10;
+/// The only conversation.
+const SLOT: Slot = Slot(0);
+
+/// Whether a process of this tool can only be launched together with its turn.
+pub fn needs_turn(definition: &Definition) -> bool {
+    let settings = definition.oneshot.as_ref().filter(|_| definition.driver == DriverKind::Oneshot);
+    settings.is_some_and(|settings| settings.prompt == PromptTo::Arg || !settings.file_args.is_empty())
+}
+
+/// `contract` with the turn's prompt and files on its command line, as far as the definition puts them there.
+#[must_use]
+pub fn with_turn(contract: &Contract, turn: &Turn) -> Contract {
+    let mut contract = contract.clone();
+    let Some(settings) = contract.definition.oneshot.clone() else { return contract };
+    let files = turn.files.iter().flat_map(|file| {
+        settings.file_args.iter().map(move |arg| {
+            let mut word = OsString::new();
+            for (nth, part) in arg.split("{}").enumerate() {
+                if nth > 0 {
+                    word.push(file);
+                }
+                word.push(part);
+            }
+            word
+        })
+    });
+    let files: Vec<OsString> = files.collect();
+    if settings.prompt == PromptTo::Stdin {
+        contract.args.extend(files);
+        return contract;
+    }
+    let prompt = text(&settings, turn);
+    let place = |word: &OsString| word.to_str().is_some_and(|word| word.contains("{prompt}"));
+    match contract.args.iter().position(place) {
+        Some(at) => {
+            let word = contract.args[at].to_string_lossy().replace("{prompt}", &prompt);
+            contract.args[at] = word.into();
+            contract.args.splice(at..at, files);
+        }
+        None => {
+            contract.args.extend(files);
+            contract.args.push("--".into());
+            contract.args.push(prompt.into());
+        }
+    }
+    contract
+}
+
+/// The prompt, behind the names of the files where the command has no arguments for them.
+fn text(settings: &OneshotSettings, turn: &Turn) -> String {
+    if turn.files.is_empty() || !settings.file_args.is_empty() {
+        return turn.prompt.clone();
+    }
+    let names: Vec<String> = turn.files.iter().map(|file| format!("- {}\n", file.display())).collect();
+    format!("Files to work on:\n{}\n{}", names.concat(), turn.prompt)
+}
 
 /// The driver's state.
-pub struct Oneshot;
+pub struct Oneshot {
+    definition: Arc<Definition>,
+    settings: OneshotSettings,
+    phase: Phase,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// What the process is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No prompt yet.
+    Waiting,
+    /// It works on its prompt.
+    Running,
+    /// It works, and was asked to stop.
+    Cancelled,
+    /// Its turn is over.
+    Over,
+}
 
 impl Oneshot {
     /// A driver for a process launched by `contract`.
-    pub fn new(_contract: &Contract) -> Self {
-        Self
+    pub fn new(contract: &Contract) -> Self {
+        Self {
+            definition: Arc::clone(&contract.definition),
+            settings: contract.definition.oneshot.clone().unwrap_or_default(),
+            phase: Phase::Waiting,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        }
+    }
+
+    fn end(&mut self, status: TurnStatus, out: &mut Vec<Effect>) {
+        self.phase = Phase::Over;
+        let text = std::mem::take(&mut self.stdout);
+        let answer = Answer { text: text.clone().into(), transcript: text.into(), ..Answer::default() };
+        out.push(Effect::Ended { slot: SLOT, end: Box::new(TurnEnd { status, answer }) });
+    }
+
+    fn crashed(&self, exit: Exit) -> Failure {
+        let stderr = String::from_utf8_lossy(&self.stderr).trim().to_owned();
+        let stdout = &self.stdout[self.stdout.len().saturating_sub(STDERR_BYTES)..];
+        let said = if stderr.is_empty() { String::from_utf8_lossy(stdout).trim().to_owned() } else { stderr };
+        let kind = self.definition.classify(&said).unwrap_or(FailureKind::Crashed { exit: Some(exit) });
+        Failure::new(kind, format!("the command ended with {exit}")).with_stderr(said)
     }
 }
 
 impl Driver for Oneshot {
-    fn launched(&mut self, _out: &mut Vec<Effect>) {}
-    fn stdout(&mut self, _bytes: &[u8], _out: &mut Vec<Effect>) {}
-    fn request(&mut self, _request: Request, _out: &mut Vec<Effect>) {}
+    fn launched(&mut self, out: &mut Vec<Effect>) {
+        out.push(Effect::Ready { version: None });
+    }
+
+    fn stdout(&mut self, bytes: &[u8], out: &mut Vec<Effect>) {
+        if self.phase == Phase::Over {
+            return;
+        }
+        self.stdout.extend_from_slice(bytes);
+        let limit = self.definition.limits.output_bytes;
+        if u64::try_from(self.stdout.len()).unwrap_or(u64::MAX) > limit {
+            let failure =
+                Failure::new(FailureKind::OutputLimit, format!("the command printed more than {limit} bytes"));
+            if self.phase != Phase::Waiting {
+                self.end(TurnStatus::Failed(failure.clone()), out);
+            }
+            self.phase = Phase::Over;
+            out.push(Effect::Broken(failure));
+        } else if self.phase != Phase::Waiting {
+            let activity = Activity::Text(String::from_utf8_lossy(bytes).into_owned());
+            out.push(Effect::Activity { slot: SLOT, activity });
+        }
+    }
+
+    fn stderr(&mut self, bytes: &[u8], _out: &mut Vec<Effect>) {
+        self.stderr.extend_from_slice(bytes);
+        if self.stderr.len() > 2 * STDERR_BYTES {
+            let over = self.stderr.len() - STDERR_BYTES;
+            self.stderr.drain(..over);
+        }
+    }
+
+    fn exited(&mut self, exit: Exit, out: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Waiting | Phase::Over => {}
+            Phase::Cancelled => self.end(TurnStatus::Cancelled, out),
+            Phase::Running if exit.is_zero() => self.end(TurnStatus::Succeeded, out),
+            Phase::Running => {
+                let failure = self.crashed(exit);
+                self.end(TurnStatus::Failed(failure), out);
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request, out: &mut Vec<Effect>) {
+        match request {
+            Request::Open { .. } if self.phase == Phase::Waiting => {
+                out.push(Effect::Fresh { slot: SLOT, proof: Proof::NewProcess });
+            }
+            Request::Open { .. } | Request::Reset { .. } => {
+                let why = "the command takes one prompt; fresh means a new process";
+                out.push(Effect::NotFresh { slot: SLOT, failure: Failure::new(FailureKind::NotReady, why) });
+            }
+            Request::Begin { turn, .. } if self.phase == Phase::Waiting => {
+                self.phase = Phase::Running;
+                if self.settings.prompt == PromptTo::Stdin {
+                    out.push(Effect::Write(text(&self.settings, &turn).into_bytes()));
+                }
+                out.push(Effect::CloseStdin);
+            }
+            Request::Begin { .. } => {
+                let failure = Failure::new(FailureKind::NotRun, "the command has had its prompt already");
+                self.end(TurnStatus::Failed(failure), out);
+            }
+            Request::Context { commands, .. } => {
+                let reply = |command| {
+                    let failure = Failure::new(FailureKind::BadInput, "the command has no such commands");
+                    super::ContextReply { command, result: Err(failure) }
+                };
+                out.push(Effect::ContextDone { slot: SLOT, replies: commands.into_iter().map(reply).collect() });
+            }
+            Request::Cancel { .. } if self.phase == Phase::Running => {
+                self.phase = Phase::Cancelled;
+                out.push(Effect::Interrupt);
+            }
+            Request::Stop if self.phase == Phase::Waiting => out.push(Effect::CloseStdin),
+            Request::Cancel { .. } | Request::Stop | Request::Close { .. } | Request::Ping => {}
+        }
+    }
+
+    fn refuses(&self, turn: &Turn) -> Option<Failure> {
+        if self.settings.prompt == PromptTo::Stdin {
+            return None;
+        }
+        let text = text(&self.settings, turn);
+        let why = if text.contains('\0') {
+            "it holds a NUL, which no argument can".to_owned()
+        } else if text.len() >= ARGUMENT_BYTES {
+            format!("it has {} bytes, and an argument can have {}", text.len(), ARGUMENT_BYTES - 1)
+        } else {
+            return None;
+        };
+        Some(Failure::new(FailureKind::BadInput, format!("the prompt can't be given to {}: {why}", self.definition.id)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::job::{Mode, Permissions};
+    use crate::tool::ContractOptions;
+
+    fn contract(text: &str) -> Contract {
+        let text = format!("id = \"t\"\ndriver = \"oneshot\"\n{text}");
+        let definition: Definition = toml::from_str(&text).unwrap();
+        Contract::resolve(Arc::new(definition), Path::new("/bin/true"), &ContractOptions::default()).unwrap()
+    }
+
+    fn turn(prompt: &str, files: &[&str]) -> Turn {
+        let files = files.iter().map(PathBuf::from).collect();
+        Turn { prompt: prompt.into(), mode: Mode::Default, files, permissions: Permissions::Edit }
+    }
+
+    fn run(text: &str, say: &str, exit: Exit) -> (TurnStatus, Answer) {
+        let mut oneshot = Oneshot::new(&contract(text));
+        let mut out = Vec::new();
+        oneshot.launched(&mut out);
+        oneshot.request(Request::Begin { slot: SLOT, turn: turn("p", &[]) }, &mut out);
+        oneshot.stdout(say.as_bytes(), &mut out);
+        oneshot.stderr(b"why", &mut out);
+        oneshot.exited(exit, &mut out);
+        match out.pop() {
+            Some(Effect::Ended { end, .. }) => (end.status, end.answer),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const STDIN: &str = "argv = [\"t\"]\n[oneshot]\n";
+
+    #[test]
+    fn only_status_zero_is_success() {
+        assert_eq!(run(STDIN, "a\n", Exit::Status(0)).0, TurnStatus::Succeeded);
+        assert_eq!(run(STDIN, "a\n", Exit::Status(0)).1.text, "a\n");
+        for exit in [Exit::Status(3), Exit::Signal(9), Exit::Unknown] {
+            let (status, answer) = run(STDIN, "a\n", exit);
+            let TurnStatus::Failed(failure) = status else { panic!("{status:?}") };
+            assert_eq!(failure.kind, FailureKind::Crashed { exit: Some(exit) });
+            assert_eq!((failure.evidence.as_str(), answer.text.to_string_lossy().as_ref()), ("why", "a\n"));
+        }
+        let ruled = format!("{STDIN}[[errors]]\npattern = \"why\"\nkind = \"auth\"\n");
+        assert!(matches!(run(&ruled, "", Exit::Status(1)).0, TurnStatus::Failed(f) if f.kind == FailureKind::Auth));
+    }
+
+    #[test]
+    fn the_prompt_goes_to_stdin_behind_the_files_names() {
+        let mut oneshot = Oneshot::new(&contract(STDIN));
+        let mut out = Vec::new();
+        oneshot.request(Request::Begin { slot: SLOT, turn: turn("p", &["/a b"]) }, &mut out);
+        assert_eq!(out, [Effect::Write(b"Files to work on:\n- /a b\n\np".to_vec()), Effect::CloseStdin]);
+        oneshot.request(Request::Cancel { slot: SLOT }, &mut out);
+        oneshot.exited(Exit::Status(0), &mut out);
+        assert!(matches!(out.last(), Some(Effect::Ended { end, .. }) if end.status == TurnStatus::Cancelled));
+    }
+
+    #[test]
+    fn the_prompt_goes_where_the_command_line_says() {
+        let placed = contract("argv = [\"t\", \"-p\", \"={prompt}\", \"-x\"]\n[oneshot]\nprompt = \"arg\"\n");
+        assert!(needs_turn(&placed.definition));
+        assert_eq!(with_turn(&placed, &turn("-a {}", &[])).args, ["-p", "=-a {}", "-x"]);
+        let files = "argv = [\"t\"]\n[oneshot]\nprompt = \"arg\"\nfile_args = [\"-f\", \"{}\"]\n";
+        let args = with_turn(&contract(files), &turn("p", &["/a", "/b"])).args;
+        assert_eq!(args, ["-f", "/a", "-f", "/b", "--", "p"]);
+        assert!(!needs_turn(&contract(STDIN).definition));
+        let oneshot = Oneshot::new(&placed);
+        assert!(oneshot.refuses(&turn("a\0", &[])).is_some() && oneshot.refuses(&turn("a", &[])).is_none());
+        assert!(oneshot.refuses(&turn(&"a".repeat(200_000), &[])).unwrap().message.contains("131071"));
+    }
 }
