@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use readyroom::tool::document::Layer;
 use readyroom::tool::trust::{Standing, TrustRecord};
-use readyroom::tool::{AimFile, Layers, Registry};
+use readyroom::tool::{AimFile, Contract, ContractOptions, Layers, Registry};
 use readyroom::{FailureKind, Permissions};
 
 /// A user with a configuration, and a project, in a temporary directory.
@@ -108,7 +109,29 @@ fn a_file_alone_adds_a_tool() {
         (definition.id.as_str(), definition.argv.as_slice()),
         ("own", ["own".to_owned(), "--acp".into()].as_slice())
     );
-    assert_eq!(definition.level(Permissions::Edit), Default::default());
+    assert!(definition.level(Permissions::Edit).prevents[0].contains("where it asks"));
+    assert_eq!(definition.level(Permissions::Full), Default::default());
+}
+
+#[test]
+fn a_level_that_nothing_holds_is_refused() {
+    let world = World::new();
+    world.write("config/own.toml", "driver = \"oneshot\"\nargv = [\"sh\"]\n[oneshot]\n");
+    let registry = Registry::load(&world.layers()).unwrap();
+    let definition = &registry.get("own").unwrap().definition;
+    let resolve = |permissions| {
+        let options = ContractOptions { cwd: world.path(""), permissions, ..ContractOptions::default() };
+        Contract::resolve(Arc::clone(definition), Path::new("/bin/sh"), &options)
+    };
+    for level in [Permissions::Read, Permissions::Edit] {
+        let why = resolve(level).unwrap_err();
+        assert_eq!(why.kind, FailureKind::BadInput);
+        assert!(
+            why.message.contains(&format!("can't hold permissions `{level}`")) && why.message.contains("`full`"),
+            "{why}"
+        );
+    }
+    assert!(resolve(Permissions::Full).is_ok());
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Contract {
         let level = definition.level(options.permissions);
         if !level.refused.is_empty() {
             return Err(bad(format!(
-                "{} can't hold permissions `{}`: {}; choose another level",
+                "{} can't hold permissions `{}`: {}; choose another level, or `full` to let it do everything",
                 definition.id, options.permissions, level.refused
             )));
         }
@@ -71,11 +71,13 @@ impl Contract {
         args.extend(here.flat_map(|when| &when.args).map(OsString::from));
         args.extend(level.args.iter().map(OsString::from));
         let mut env = base_environment(definition.env_policy);
+        env.extend(definition.env.iter().map(|(name, value)| (name.into(), value.into())));
+        // A higher layer can only take a variable of a lower one away by `unset_env`; what holds a level stays.
         for name in &definition.unset_env {
             env.remove(&OsString::from(name));
         }
         let mut set = |name: &str, value: &str| env.insert(OsString::from(name), OsString::from(value));
-        for (name, value) in definition.env.iter().chain(&level.env) {
+        for (name, value) in &level.env {
             set(name, value);
         }
         if let Some(model) = &options.model {

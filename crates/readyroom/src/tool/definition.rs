@@ -189,7 +189,7 @@ pub struct PermissionLevel {
     pub settings: BTreeMap<String, String>,
     /// What the level really prevents, by experiment, for a person: `writes`, `writes outside the directory`, `shell`.
     pub prevents: Vec<String>,
-    /// Why this tool can't hold the level; it is then refused. Empty: it holds.
+    /// Why this tool can't hold the level; it is then refused. Empty: it holds. `full` is never refused.
     pub refused: String,
 }
 
@@ -451,9 +451,25 @@ impl Definition {
         })
     }
 
-    /// What a permission level means for this tool.
+    /// What a permission level means for this tool. A level that the definition says nothing about is refused where the
+    /// driver has no means to hold it (a REPL or a command does what it is told); an ACP agent is held to it as far as it
+    /// asks.
     pub fn level(&self, permissions: Permissions) -> PermissionLevel {
-        self.permissions.get(&permissions).cloned().unwrap_or_default()
+        if let Some(level) = self.permissions.get(&permissions) {
+            return level.clone();
+        }
+        let mut level = PermissionLevel::default();
+        match (permissions, self.driver) {
+            (Permissions::Full, _) => {}
+            (_, DriverKind::Repl | DriverKind::Oneshot) => {
+                level.refused = "its definition does not say that it holds this level".into();
+            }
+            (Permissions::Read, _) => level.prevents = vec!["writes and shell, where it asks before them".into()],
+            (Permissions::Edit, _) => {
+                level.prevents = vec!["writes outside the directory and shell, where it asks before them".into()];
+            }
+        }
+        level
     }
 
     /// The path in which the definition's file text for `home` stands (`{home}` replaced).

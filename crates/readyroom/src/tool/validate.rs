@@ -7,6 +7,7 @@ use regex::Regex;
 
 use super::document::Step;
 use super::{Definition, DriverKind, PromptTo, Sharing, Transport};
+use crate::job::Permissions;
 
 /// Something that does not hold, and where in the definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,6 +191,9 @@ fn levels(definition: &Definition, found: &mut Problems) {
         if meaning.refused.is_empty() {
             continue;
         }
+        if *level == Permissions::Full {
+            found.add(&path, "`full` can't be refused", "say in `prevents` what the tool does not do even then");
+        }
         if meaning.refused.trim().is_empty() {
             found.add(&path, "the reason is blank", "say why the tool can't hold the level, or take it out");
         }
@@ -200,9 +204,6 @@ fn levels(definition: &Definition, found: &mut Problems) {
                 "take out one or the other (`refused = \"\"` allows what a lower layer refuses)",
             );
         }
-    }
-    if definition.permissions.len() == 3 && definition.permissions.values().all(|level| !level.refused.is_empty()) {
-        found.add(&["permissions".into()], "every level is refused", "allow at least one");
     }
 }
 
@@ -425,10 +426,11 @@ mod tests {
     #[test]
     fn levels_commands_environment_and_limits_are_checked() {
         finds(
-            &format!("{ACP}[permissions.full]\nrefused = \"no\"\nargs = [\"-y\"]\n"),
-            "`full` is refused and has args",
+            &format!("{ACP}[permissions.read]\nrefused = \"no\"\nargs = [\"-y\"]\n"),
+            "`read` is refused and has args",
         );
         finds(&format!("{ACP}[permissions.read]\nrefused = \"  \"\n"), "the reason is blank");
+        finds(&format!("{ACP}[permissions.full]\nrefused = \"no\"\n"), "`full` can't be refused");
         finds(
             &format!("{ACP}[commands]\ncontext = [\"/a\"]\nprompt = [\"/b\", \"/a\"]\n"),
             "commands.prompt.1: `/a` is listed",
