@@ -8,7 +8,7 @@ use super::*;
 use crate::tool::{ContractOptions, Definition};
 
 const AIDER: &str = include_str!("../../tool/builtin/aider.toml");
-const PYTHON: &str = "id = \"python\"\ndriver = \"repl\"\nargv = [\"python3\"]\n[repl]\nframe = \"python_exec\"\n\
+const PYTHON: &str = "id = \"python\"\ndriver = \"repl\"\nargv = [\"python3\"]\n[permissions.edit]\n[repl]\nframe = \"python_exec\"\n\
     start = \"start\"\nfence = 'print(\"\\n{a}\"+\"{b}\")'\nmarker = \"\\n{a}{b}\\n\"\ninterrupt = true\n";
 
 /// A driver, what it has written, and a stand-in for the tool that prints what a test says.
