@@ -2,7 +2,9 @@
 
 mod args;
 mod exit;
+mod output;
 mod plan;
+mod report;
 mod run;
 
 use clap::Parser as _;

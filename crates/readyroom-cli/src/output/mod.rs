@@ -1,0 +1,124 @@
+//! Where results go: answers to stdout or to files of their own, outcomes as JSON lines. Everything is written and
+//! flushed as it happens; what can't be written is an error that names the place.
+
+mod answers;
+mod files;
+mod json;
+
+pub use json::JsonSink;
+
+use std::io;
+use std::sync::Arc;
+
+use crate::plan::Plan;
+use crate::report::Ended;
+
+use answers::Answers;
+
+/// An output that can't be written any more.
+#[derive(Debug)]
+pub struct Broken {
+    /// What was being written, where.
+    what: String,
+    error: io::Error,
+}
+
+impl Broken {
+    fn new(what: impl Into<String>, error: io::Error) -> Self {
+        Self { what: what.into(), error }
+    }
+
+    /// Whether the reader went away (`| head`).
+    pub fn reader_gone(&self) -> bool {
+        self.error.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.reader_gone() {
+            return write!(f, "{} was closed by its reader", self.what);
+        }
+        write!(f, "{} can't be written: {}", self.what, self.error)?;
+        match self.error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => f.write_str("; free some space and run again"),
+            io::ErrorKind::PermissionDenied => f.write_str("; change its mode or name another"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// All outputs of a run.
+pub struct Outputs {
+    plan: Arc<Plan>,
+    /// Absent where the JSON lines take stdout for themselves.
+    answers: Option<Answers>,
+    json: Option<JsonSink>,
+}
+
+impl Outputs {
+    /// The outputs of `plan`: JSON lines to `json`, where it is given; answers to stdout unless the JSON lines go there.
+    pub fn new(plan: Arc<Plan>, json: Option<JsonSink>, keep_order: bool, terminal: bool) -> Self {
+        let to_stdout = !json.as_ref().is_some_and(JsonSink::is_stdout);
+        let answers = to_stdout.then(|| Answers::new(Arc::clone(&plan), keep_order, terminal));
+        Self { plan, answers, json }
+    }
+
+    /// Whether the answer of this job goes to stdout.
+    pub fn shows(&self, job: usize) -> bool {
+        self.answers.is_some() && self.plan.jobs[job].output.is_none()
+    }
+
+    /// Writes a job's outcome and answer. Where the answer's own file can't be written the answer goes to stdout, so
+    /// that it is not lost.
+    ///
+    /// # Errors
+    /// What can't be written; everything else is written all the same.
+    pub fn ended(&mut self, ended: &Ended) -> Result<(), Broken> {
+        let mut result = Ok(());
+        if let Some(json) = &mut self.json {
+            result = json.write(&self.plan, ended);
+        }
+        let answer = ended.answer().filter(|_| ended.outcome.is_success());
+        let mut shown = answer;
+        if let (Some(path), Some(answer)) = (&self.plan.jobs[ended.job].output, answer) {
+            match files::write(path, answer.text.as_bytes()) {
+                Ok(()) => shown = None,
+                Err(error) => {
+                    let what = format!("the answer's file {}", path.display());
+                    result = result.and(Err(Broken::new(what, error)));
+                }
+            }
+        }
+        if let Some(answers) = &mut self.answers {
+            result = result.and(answers.ended(ended.job, shown.map(|answer| &answer.text)));
+        }
+        result
+    }
+
+    /// Writes what was held back for the order.
+    ///
+    /// # Errors
+    /// Stdout can't be written.
+    pub fn finish(&mut self) -> Result<(), Broken> {
+        self.answers.as_mut().map_or(Ok(()), Answers::finish)
+    }
+}
+
+/// Checks that answers can be written to their files, as far as that can be known, and makes their directories.
+///
+/// # Errors
+/// A directory that can't be made.
+pub fn prepare(plan: &Plan) -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    for planned in &plan.jobs {
+        if let Some(parent) = planned.output.as_deref().and_then(std::path::Path::parent)
+            && !parent.as_os_str().is_empty()
+        {
+            std::fs::create_dir_all(parent).with_context(|| {
+                format!("the directory {} of --output can't be made; name another", parent.display())
+            })?;
+        }
+    }
+    Ok(())
+}
