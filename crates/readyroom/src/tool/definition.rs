@@ -342,7 +342,8 @@ pub struct ReplSettings {
     pub prompt: String,
     /// Pattern for what stands before an answer and is not part of it.
     pub head: String,
-    /// Pattern for what stands behind an answer and is not part of it.
+    /// Pattern for what stands behind an answer and is not part of it; where there is a `ran`, behind one that it
+    /// does not end.
     pub tail: String,
     /// Pattern for lines that the tool prints in front of an answer when it takes up a file by itself; the first group
     /// is the file.

@@ -48,9 +48,13 @@ pub(super) fn read(definition: &Definition, settings: &Settings, output: &Output
     };
     let marks: Vec<Match<'_>> = ran.find_iter(said).collect();
     let Some(last) = marks.last() else {
-        let text = failing(settings, said);
-        let answer = Answer { text: said.to_vec().into(), transcript: all.to_vec().into(), ..Answer::default() };
-        return (Err(classify(definition, text)), answer);
+        let error = failing(settings, said);
+        let text = match &settings.error {
+            Some(pattern) if pattern.is_match(error) => &said[..said.len() - error.len()],
+            _ => settings.tail.as_ref().and_then(|tail| tail.find(said)).map_or(said, |tail| &said[..tail.start()]),
+        };
+        let answer = Answer { text: text.to_vec().into(), transcript: all.to_vec().into(), ..Answer::default() };
+        return (Err(classify(definition, error)), answer);
     };
     let tail = &said[last.end()..];
     let taken = Taken { before: output.head.files(), behind: behind.as_ref(), prompt: output.prompt, tail };
