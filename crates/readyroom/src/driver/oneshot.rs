@@ -231,7 +231,8 @@ mod tests {
     fn contract(text: &str) -> Contract {
         let text = format!("id = \"t\"\ndriver = \"oneshot\"\n{text}");
         let definition: Definition = toml::from_str(&text).unwrap();
-        Contract::resolve(Arc::new(definition), Path::new("/bin/true"), &ContractOptions::default()).unwrap()
+        let options = ContractOptions { permissions: Permissions::Full, ..ContractOptions::default() };
+        Contract::resolve(Arc::new(definition), Path::new("/bin/true"), &options).unwrap()
     }
 
     fn turn(prompt: &str, files: &[&str]) -> Turn {
