@@ -1,1 +1,10 @@
-//! Test programs and harness for readyroom.
+//! Test programs and harness for readyroom: a local model that real tools can be pointed at, sandboxes in which they
+//! run, and fake tools that do what a test needs on command. The page is `docs/design/testing.md`.
+
+pub mod fake;
+pub mod model;
+pub mod sandbox;
+pub mod tools;
+
+pub use model::{Model, Request, Script, Step};
+pub use sandbox::{Sandbox, assert_nothing_left};
