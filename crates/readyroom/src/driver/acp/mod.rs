@@ -70,7 +70,7 @@ enum State {
 #[derive(Debug)]
 struct Session {
     id: String,
-    turn: Option<Running>,
+    turn: Option<Box<Running>>,
     /// Ids of the last turn's messages and tool calls: what comes with one of them is late.
     past: HashSet<String>,
 }
@@ -321,7 +321,7 @@ impl Acp {
             return out.push(Effect::Ended { slot, end });
         };
         let level = policy::level(turn).min(self.permissions);
-        session.turn = Some(Running::new(level, cwd));
+        session.turn = Some(Box::new(Running::new(level, cwd)));
         let what = Call::Prompt(slot, session.id.clone());
         let params = json!({"sessionId": session.id, "prompt": blocks});
         self.ask("session/prompt", params, what, out);

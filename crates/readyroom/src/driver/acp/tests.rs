@@ -253,6 +253,9 @@ fn an_end_without_a_request_to_the_model_is_no_success() {
     let end = peer.answer(3, gemini_nothing());
     assert_eq!(end.answer.text, "PARTPARTPARTPART");
     assert_eq!(failed(end), FailureKind::ModelError);
+    // An answer of nothing.
+    let mut peer = Peer::running(&builtin(GEMINI, Permissions::Edit), "p");
+    assert_eq!(failed(peer.answer(3, gemini_end())), FailureKind::ModelError);
     // An agent that tells no usage, but said something.
     let mut peer = Peer::running(&contract("", Permissions::Edit), "p");
     peer.says("yes");
@@ -458,6 +461,21 @@ fn late_news_is_kept_out_of_the_next_turn() {
     peer.update("s1", chunk("two", "m2"));
     assert_eq!(peer.answer(4, opencode_end()).answer.text, "two");
     assert_eq!(anomalies(&peer.hear(r#"{"id":4,"result":{"stopReason":"end_turn"}}"#)), 1);
+}
+
+#[test]
+fn an_answer_that_is_started_over_is_the_last_one() {
+    // opencode, for a stream that ended without a finish marker and was asked for again.
+    let mut peer = Peer::running(&builtin(OPENCODE, Permissions::Edit), "p");
+    for (text, message) in [("PA", "msg_1"), ("RT", "msg_1"), ("FU", "msg_2"), ("LL", "msg_2")] {
+        peer.update(
+            "s1",
+            json!({"sessionUpdate": "agent_message_chunk", "messageId": message,
+            "content": {"type": "text", "text": text}}),
+        );
+    }
+    let answer = peer.answer(3, opencode_end()).answer;
+    assert_eq!((answer.text, answer.transcript), ("FULL".into(), "PARTFULL".into()));
 }
 
 #[test]

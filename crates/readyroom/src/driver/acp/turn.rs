@@ -61,6 +61,8 @@ pub struct Running {
     granted: HashSet<String>,
     denied: HashSet<String>,
     messages: HashSet<String>,
+    /// The message whose text came last.
+    message: Option<String>,
     denials: Vec<String>,
     /// Whether nothing came after the last denial.
     denied_last: bool,
@@ -90,6 +92,7 @@ impl Running {
             granted: HashSet::new(),
             denied: HashSet::new(),
             messages: HashSet::new(),
+            message: None,
             denials: Vec::new(),
             denied_last: false,
             changed: Vec::new(),
@@ -111,11 +114,16 @@ impl Running {
 
     /// A piece of the answer. `message` is the agent's own id of the message that it belongs to.
     pub fn text(&mut self, text: &str, message: Option<&str>, rules: &Rules, told: &mut Vec<Told>) {
-        if let Some(message) = message {
-            self.messages.insert(message.to_owned());
-        }
         if text.is_empty() {
             return;
+        }
+        if let Some(message) = message
+            && self.message.as_deref() != Some(message)
+        {
+            // Another message without a tool call before it: the agent asked its model again, and starts over.
+            self.segment = self.transcript.len();
+            self.message = Some(message.to_owned());
+            self.messages.insert(message.to_owned());
         }
         if self.transcript.len() + text.len() > rules.output_bytes {
             let limit = rules.output_bytes;
@@ -295,6 +303,9 @@ impl Running {
         }
         if !said && !did && !spent {
             return fail(FailureKind::NotRun, "the tool ended the turn without asking the model");
+        }
+        if !said && !did {
+            return fail(FailureKind::ModelError, "the model's answer is empty");
         }
         if self.denied_last {
             let what = self.denials.last().map_or("", String::as_str);
