@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use readyroom::tool::{ContractOptions, Definition};
+use readyroom::tool::{ContractOptions, Definition, Registry};
 use tempfile::TempDir;
 
 use crate::{Model, tools};
@@ -78,9 +78,9 @@ impl Sandbox {
     /// # Panics
     /// When there is no such tool.
     pub fn definition(&self) -> (Arc<Definition>, PathBuf) {
-        let file = tools::workspace().join(format!("crates/readyroom/src/tool/builtin/{}.toml", self.tool));
-        let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-        let definition = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let registry = Registry::builtin().expect("the built-in definitions load");
+        let entry = registry.require(&self.tool).expect("a built-in tool");
+        let definition = Definition::clone(&entry.definition);
         (Arc::new(self.harden(definition)), tools::program(&self.tool))
     }
 
