@@ -2,9 +2,11 @@
 //! run, and fake tools that do what a test needs on command. The page is `docs/design/testing.md`.
 
 pub mod fake;
+mod guardian;
 pub mod model;
 pub mod sandbox;
 pub mod tools;
 
+pub use guardian::use_guardian;
 pub use model::{Model, Request, Script, Step};
 pub use sandbox::{Sandbox, assert_nothing_left};

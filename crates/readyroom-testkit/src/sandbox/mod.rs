@@ -48,6 +48,7 @@ impl Sandbox {
     /// # Panics
     /// When the directories can't be made.
     pub fn bare(tool: &str) -> Self {
+        crate::use_guardian();
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let root = tempfile::Builder::new().prefix("readyroom-").tempdir().expect("a temporary directory");
         let base = root.path().canonicalize().expect("the temporary directory's path");

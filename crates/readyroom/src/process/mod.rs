@@ -147,6 +147,29 @@ pub struct Process {
 
 /// Starts a process as the leader of its own session and process group.
 ///
+/// ```
+/// use std::time::Duration;
+///
+/// use readyroom::process::{self, Command};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     readyroom::init();
+///     tokio::runtime::Runtime::new()?.block_on(async {
+///         let mut cat = process::spawn(&Command::new("cat")).await?;
+///         cat.stdin.write_all(b"hello").await?;
+///         let mut answer = [0; 5];
+///         cat.stdout.read_exact(&mut answer).await?;
+///         assert_eq!(&answer, b"hello");
+///
+///         drop(cat.stdin);
+///         assert!(cat.handle.wait().await.is_zero());
+///         cat.handle.end_tree(Duration::from_secs(1)).await;
+///         Ok(())
+///     })
+/// }
+/// ```
+///
 /// Dropping the future before it is done ends what it may have started. Must be called in a Tokio runtime.
 ///
 /// # Errors

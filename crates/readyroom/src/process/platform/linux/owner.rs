@@ -114,7 +114,6 @@ impl Guardian {
                 return Ok(guardian);
             }
             let guardian = Arc::new(Self::start()?);
-            // After a fork without exec this is the parent's guardian; it must not be closed from here.
             *current = Arc::downgrade(&guardian);
             Ok(guardian)
         })
@@ -178,8 +177,17 @@ impl Guardian {
         Some(Registered { tree, exit, started })
     }
 
+    /// Whether this process started it. A fork of the owner without exec has a copy of all this, but neither the threads
+    /// nor the right; its locks may be taken for good.
+    fn is_ours(&self) -> bool {
+        self.shared.owner.pid == std::process::id()
+    }
+
     /// Forgets a tree; the guardian ends what is left of it.
     pub(super) fn release(&self, tree: TreeId) {
+        if !self.is_ours() {
+            return;
+        }
         lock(&self.shared.state).trees.remove(&tree);
         self.order(Order::Kill { tree }, Vec::new());
     }
@@ -207,7 +215,9 @@ impl Guardian {
 
 impl Drop for Guardian {
     fn drop(&mut self) {
-        // In a fork of the owner there is no thread to take this, and the guardian is not ours.
+        if !self.is_ours() {
+            return;
+        }
         let mut state = lock(&self.shared.state);
         if state.phase == Phase::Serving {
             state.phase = Phase::Closing;
@@ -218,9 +228,8 @@ impl Drop for Guardian {
 
 fn usable(current: &Weak<Guardian>) -> Option<Arc<Guardian>> {
     let guardian = current.upgrade()?;
-    let ours = guardian.shared.owner.pid == std::process::id();
-    let serving = lock(&guardian.shared.state).phase == Phase::Serving;
-    (ours && serving).then_some(guardian)
+    let serving = guardian.is_ours() && lock(&guardian.shared.state).phase == Phase::Serving;
+    serving.then_some(guardian)
 }
 
 fn spawn_guardian(program: &Path, socket: UnixStream, owner: &OwnerId) -> io::Result<Child> {
