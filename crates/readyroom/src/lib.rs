@@ -22,6 +22,7 @@ pub mod pool;
 pub mod process;
 pub mod tool;
 
+pub use cluster::{Cluster, ClusterOptions, LaunchError, Response, SubmitError, Ticket, Wait, launch_cluster};
 pub use error::{Exit, Failure, FailureKind, Origin};
 pub use event::Event;
 pub use job::{Answer, Context, Denials, Job, Mode, Outcome, Permissions, Text, Timings, Usage};

@@ -1,3 +1,15 @@
-//! N instances of one spawn contract.
+//! N instances of one spawn contract: who gets which turn, and what becomes of an instance that fails.
+//!
+//! [`dispatcher`] is the pure part: inputs in, actions out. [`actor`] runs it over real instances. The page is
+//! `docs/design/pool.md`.
 
+mod actor;
+pub mod dispatcher;
+mod mailbox;
+mod response;
 pub mod router;
+pub mod supervision;
+
+pub use actor::{Input, PoolHandle, PoolSettings, Readiness, Sink, start};
+pub use mailbox::{CallerId, Mailbox, Taken, Wanted};
+pub use response::{InstanceState, InstanceStatus, Response, Status};

@@ -11,11 +11,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+mod clock;
 mod handle;
 mod platform;
 mod stream;
 mod tail;
 
+pub use clock::started_scale;
 pub use handle::{Handle, ProcessInfo, TreeUsage};
 pub use stream::{Output, Stdin};
 pub use tail::Tail;

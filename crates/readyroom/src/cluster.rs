@@ -1,1 +1,0 @@
-//! The public handle on a pool.

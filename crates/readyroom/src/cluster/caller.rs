@@ -1,0 +1,182 @@
+//! Implicit turns: what a caller sends joins the turn that it has open, and what it reads is its own.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::words::{self, Sent};
+use super::{Cluster, SubmitError};
+use crate::driver::ContextCommand;
+use crate::error::{Failure, FailureKind};
+use crate::event::TurnId;
+use crate::job::Mode;
+use crate::pool::dispatcher::{Addition, Submission};
+use crate::pool::{CallerId, Input, Response, Sink, Taken, Wanted};
+
+/// The turn that a caller has open.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    turn: TurnId,
+    instance: usize,
+    address: Option<usize>,
+    /// Context commands whose acknowledgement has not been read.
+    unread: usize,
+    /// An acknowledgement was read: a further context command opens a new turn.
+    read: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Callers {
+    open: Mutex<HashMap<CallerId, Open>>,
+}
+
+impl Callers {
+    fn get(&self, caller: CallerId) -> Option<Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&caller).copied()
+    }
+
+    fn set(&self, caller: CallerId, open: Option<Open>) {
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match open {
+            Some(open) => all.insert(caller, open),
+            None => all.remove(&caller),
+        };
+    }
+}
+
+impl Cluster {
+    /// Sends a text for a caller. A context command opens the caller's turn or joins the one that is open; anything
+    /// else is the prompt, which closes the turn and lets it run. Returns the index of the instance: a plan under
+    /// `least_busy`, final otherwise.
+    ///
+    /// One caller must not send from two places at once. Most use [`super::blocking`], where a thread is a caller.
+    ///
+    /// # Errors
+    /// `QueueFull`, and `Refused` with `BadInput` for an empty prompt or a command without its argument, or when no
+    /// instance is left.
+    pub async fn send_as(
+        &self,
+        caller: CallerId,
+        text: &str,
+        address: Option<usize>,
+        key: Option<String>,
+    ) -> Result<usize, SubmitError> {
+        let sent = words::read(text, &self.inner.contract.definition.commands)?;
+        self.check_address(address)?;
+        let open = self.inner.callers.get(caller).filter(|open| open.address == address || address.is_none());
+        let index = match (sent, open) {
+            (Sent::Context(command), Some(open)) if !open.read => {
+                self.join(caller, open, vec![command], Vec::new(), Mode::Default).await?
+            }
+            (Sent::Context(command), earlier) => {
+                if let Some(earlier) = earlier {
+                    self.inner.pool.input(Input::Release(earlier.turn));
+                }
+                self.open_turn(caller, vec![command], Vec::new(), Mode::Default, address, key).await?
+            }
+            (Sent::Prompt { mode, text }, Some(open)) => self.join(caller, open, Vec::new(), vec![text], mode).await?,
+            (Sent::Prompt { mode, text }, None) => {
+                self.open_turn(caller, Vec::new(), vec![text], mode, address, key).await?
+            }
+        };
+        self.inner.sent.fetch_add(1, Ordering::Relaxed);
+        Ok(index)
+    }
+
+    async fn join(
+        &self,
+        caller: CallerId,
+        mut open: Open,
+        commands: Vec<ContextCommand>,
+        prompts: Vec<String>,
+        mode: Mode,
+    ) -> Result<usize, SubmitError> {
+        let closes = !prompts.is_empty();
+        open.unread += commands.len();
+        self.inner.pool.mailbox.owe(caller, open.turn, if closes { 1 } else { open.unread });
+        self.inner.callers.set(caller, (!closes).then_some(open));
+        let addition = Addition {
+            turn: open.turn,
+            commands: commands.clone(),
+            prompts: prompts.clone(),
+            mode,
+            timeout: self.inner.options.timeout,
+        };
+        let (reply, still_open) = oneshot::channel();
+        self.inner.pool.input(Input::Add(addition, reply));
+        if still_open.await.unwrap_or(false) {
+            return Ok(open.instance);
+        }
+        // The turn waited too long for its prompt, or its instance died with it.
+        self.inner.pool.mailbox.forget(caller, open.turn);
+        self.inner.callers.set(caller, None);
+        self.open_turn(caller, commands, prompts, mode, open.address, None).await
+    }
+
+    async fn open_turn(
+        &self,
+        caller: CallerId,
+        commands: Vec<ContextCommand>,
+        prompts: Vec<String>,
+        mode: Mode,
+        address: Option<usize>,
+        key: Option<String>,
+    ) -> Result<usize, SubmitError> {
+        self.reserve()?;
+        let turn = self.next_turn();
+        let timeout = self.inner.options.timeout;
+        let unread = commands.len();
+        let closes = !prompts.is_empty();
+        self.inner.pool.mailbox.owe(caller, turn, if closes { 1 } else { unread });
+        let submission = Submission { turn, commands, prompts, mode, timeout, key, address };
+        let (planned, instance) = oneshot::channel();
+        self.inner.pool.input(Input::Submit { submission, sink: Sink::Mailbox(caller), planned: Some(planned) });
+        let Ok(instance) = instance.await else {
+            if self.inner.pool.mailbox.discard(caller, turn) {
+                self.inner.pool.pending.fetch_sub(1, Ordering::Relaxed);
+            }
+            return Err(Failure::new(FailureKind::NotReady, "no instance is left").into());
+        };
+        let open = Open { turn, instance, address, unread, read: false };
+        self.inner.callers.set(caller, (!closes).then_some(open));
+        Ok(instance)
+    }
+
+    /// The next response for a caller, as soon as it is there: its own while it is owed any, else anybody's. None when
+    /// the time is over, or no response will come any more.
+    pub async fn read_as(&self, caller: CallerId, from: Option<usize>, timeout: Duration) -> Option<Response> {
+        let wanted = match from {
+            Some(instance) => Wanted::From(caller, instance),
+            None => Wanted::Any(caller),
+        };
+        let mailbox = &self.inner.pool.mailbox;
+        let taken = match mailbox.try_take(wanted) {
+            Some(taken) => taken,
+            None => tokio::time::timeout(timeout, mailbox.take(wanted)).await.ok().flatten()?,
+        };
+        match taken {
+            Taken::Finished(response) => {
+                self.inner.pool.pending.fetch_sub(1, Ordering::Relaxed);
+                Some(*response)
+            }
+            Taken::Acknowledged(response) => {
+                if let Some(open) = self.inner.callers.get(caller).filter(|open| open.turn == response.turn) {
+                    let unread = open.unread.saturating_sub(1);
+                    self.inner.callers.set(caller, Some(Open { unread, read: true, ..open }));
+                }
+                Some(*response)
+            }
+        }
+    }
+
+    /// A caller is gone: the turn that it has open is closed.
+    pub fn forget_caller(&self, caller: CallerId) {
+        if let Some(open) = self.inner.callers.get(caller) {
+            self.inner.callers.set(caller, None);
+            self.inner.pool.input(Input::Release(open.turn));
+        }
+    }
+}

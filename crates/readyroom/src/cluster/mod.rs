@@ -1,0 +1,377 @@
+//! The public handle on a pool: launch, submit, send, read, watch, restart, drain, shut down.
+//!
+//! [`Cluster`] is asynchronous; [`blocking`] is the same for threads, with the implicit turns of `send` and
+//! `read_any`. The page is `docs/design/cluster.md`.
+
+pub mod blocking;
+mod caller;
+mod options;
+mod ticket;
+mod words;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{broadcast, oneshot};
+
+pub use crate::pool::{CallerId, InstanceState, InstanceStatus, Response, Status};
+pub use options::{ClusterOptions, LaunchError, Wait};
+pub use ticket::{Ticket, TurnBuilder};
+
+use crate::driver::ContextCommand;
+use crate::error::{Failure, FailureKind};
+use crate::event::{Event, TurnId};
+use crate::job::{Job, Mode};
+use crate::pool::dispatcher::{Rules, Submission};
+use crate::pool::{Input, PoolHandle, PoolSettings, Sink};
+use crate::tool::{Contract, Definition, Registry};
+
+/// How long a turn that is open waits for its prompt.
+const HOLD: Duration = Duration::from_secs(60);
+
+/// A cluster has as many turns queued or unread as it may have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Too many turns are queued or unread.
+    #[error("{limit} turns are queued or unread already; read some, or raise max_pending")]
+    QueueFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// The request can't be carried out as it stands.
+    #[error("{0}")]
+    Refused(Failure),
+}
+
+impl From<Failure> for SubmitError {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
+/// How the instances are doing, in a few numbers. `alive + dead == total`, always: what starts counts as alive.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Health {
+    /// Instances that are not quarantined.
+    pub alive: usize,
+    /// All instances.
+    pub total: usize,
+    /// Quarantined instances.
+    pub dead: usize,
+    /// Each instance.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// What calls a cluster had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Metrics {
+    /// Calls of `send`, and jobs submitted.
+    pub total_sent: u64,
+    /// Responses handed out.
+    pub total_received: u64,
+}
+
+/// What a shutdown left undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Turns that were queued or running and have been cancelled.
+    pub dropped: usize,
+}
+
+/// A pool of warm instances of one tool.
+///
+/// Clones share the pool. When the last clone is dropped, all its processes are ended at once; [`Cluster::shutdown`]
+/// ends them in order.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use readyroom::{ClusterOptions, Job, launch_cluster};
+///
+/// let cluster = launch_cluster("aider", ClusterOptions::default()).await?;
+/// let response = cluster.submit(Job::new("Add type hints").with_file("src/a.py"))?.await;
+/// println!("{}", response.text()?);
+/// cluster.shutdown().await;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: PoolHandle,
+    contract: Arc<Contract>,
+    options: ClusterOptions,
+    next_turn: AtomicU64,
+    sent: AtomicU64,
+    tickets_done: Arc<AtomicU64>,
+    callers: caller::Callers,
+}
+
+/// Launches a cluster of the tool that the registry knows under this name around the options' directory.
+///
+/// # Errors
+/// As [`Cluster::launch`]; `Refused` with `BadInput` for a name that is not known and `ToolMissing` for a tool that is
+/// not installed, with the way to install it.
+pub async fn launch_cluster(tool: &str, options: ClusterOptions) -> Result<Cluster, LaunchError> {
+    let directory = if options.contract.cwd.as_os_str().is_empty() { Path::new(".") } else { &options.contract.cwd };
+    let registry = Registry::around(directory).map_err(Failure::from)?;
+    let entry = registry.require(tool)?;
+    let found = crate::tool::find(&entry.definition)?;
+    Cluster::launch(found.apply(&entry.definition), &found.program, options).await
+}
+
+impl Cluster {
+    /// Launches instances of a tool whose program was found. Returns when as many are ready as `options.wait` asks.
+    ///
+    /// # Errors
+    /// `Refused` where the options can't be; `NotReady` with each instance's evidence where none became ready within
+    /// `ready_timeout`, or all failed before. Nothing is left running then.
+    pub async fn launch(
+        definition: Arc<Definition>,
+        program: &Path,
+        options: ClusterOptions,
+    ) -> Result<Self, LaunchError> {
+        options.check()?;
+        let contract = Arc::new(Contract::resolve(definition, program, &options.contract)?);
+        let pool = crate::pool::start(PoolSettings {
+            contract: Arc::clone(&contract),
+            rules: Rules {
+                tool: contract.definition.id.clone(),
+                count: options.count,
+                routing: options.routing,
+                starts_at_once: options.starts_at_once(),
+                on_demand: options.one_shot,
+                hold: HOLD,
+            },
+            context: options.context,
+            one_shot: options.one_shot,
+            record: options.record.clone(),
+        });
+        let cluster = Self {
+            inner: Arc::new(Inner {
+                pool,
+                contract,
+                options,
+                next_turn: AtomicU64::new(1),
+                sent: AtomicU64::new(0),
+                tickets_done: Arc::new(AtomicU64::new(0)),
+                callers: caller::Callers::default(),
+            }),
+        };
+        match cluster.wait_ready().await {
+            Ok(()) => Ok(cluster),
+            Err(error) => {
+                cluster.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn wait_ready(&self) -> Result<(), LaunchError> {
+        let options = &self.inner.options;
+        let wanted = match options.wait {
+            _ if options.one_shot => return Ok(()),
+            Wait::None => return Ok(()),
+            Wait::First => 1,
+            Wait::All => options.count,
+        };
+        let mut readiness = self.inner.pool.readiness.clone();
+        let enough = readiness.wait_for(|now| now.ready >= wanted || now.hopeless);
+        let reached = match tokio::time::timeout(options.ready_timeout, enough).await {
+            Ok(Ok(now)) => now.ready >= 1,
+            Ok(Err(_)) => false,
+            Err(_) => self.inner.pool.readiness.borrow().ready >= 1,
+        };
+        if reached {
+            return Ok(());
+        }
+        let evidence = self.inner.pool.readiness.borrow().evidence.clone();
+        Err(LaunchError::NotReady { tool: self.tool().to_owned(), after: options.ready_timeout, evidence })
+    }
+
+    /// Whether both are handles on one pool.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// The tool's name.
+    pub fn tool(&self) -> &str {
+        &self.inner.contract.definition.id
+    }
+
+    /// What the instances have in common.
+    pub fn contract(&self) -> &Contract {
+        &self.inner.contract
+    }
+
+    /// Submits a job. Its response goes to the ticket and to nobody else.
+    ///
+    /// # Errors
+    /// `QueueFull` above `max_pending`; `Refused` for a job without a prompt.
+    pub fn submit(&self, job: impl Into<Job>) -> Result<Ticket, SubmitError> {
+        let job = job.into();
+        let commands = job.files.into_iter().map(ContextCommand::Add).collect();
+        self.submit_turn(commands, job.prompts, job.mode, job.timeout, job.key, None)
+    }
+
+    /// A turn that is put together step by step; in async code there are no implicit ones.
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: readyroom::Cluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// let response = cluster.turn().add("src/a.py").ask("What does this file do?")?.await;
+    /// # Ok(()) }
+    /// ```
+    pub fn turn(&self) -> TurnBuilder {
+        TurnBuilder::new(self.clone())
+    }
+
+    fn submit_turn(
+        &self,
+        commands: Vec<ContextCommand>,
+        prompts: Vec<String>,
+        mode: Mode,
+        timeout: Option<Duration>,
+        key: Option<String>,
+        address: Option<usize>,
+    ) -> Result<Ticket, SubmitError> {
+        if prompts.is_empty() {
+            return Err(Failure::new(FailureKind::BadInput, "the job has no prompt").into());
+        }
+        self.check_address(address)?;
+        self.reserve()?;
+        let turn = self.next_turn();
+        let (reply, response) = oneshot::channel();
+        let timeout = timeout.or(self.inner.options.timeout);
+        let submission = Submission { turn, commands, prompts, mode, timeout, key, address };
+        self.inner.sent.fetch_add(1, Ordering::Relaxed);
+        self.inner.pool.input(Input::Submit { submission, sink: Sink::Ticket(reply), planned: None });
+        Ok(Ticket::new(turn, response, self.inner.pool.clone(), Arc::clone(&self.inner.tickets_done)))
+    }
+
+    fn next_turn(&self) -> TurnId {
+        TurnId(self.inner.next_turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Counts a turn as pending, if one more may be.
+    fn reserve(&self) -> Result<(), SubmitError> {
+        let limit = self.inner.options.max_pending;
+        let pending: &AtomicUsize = &self.inner.pool.pending;
+        pending
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| (now < limit).then_some(now + 1))
+            .map(drop)
+            .map_err(|_| SubmitError::QueueFull { limit })
+    }
+
+    fn check_address(&self, address: Option<usize>) -> Result<(), SubmitError> {
+        match address {
+            Some(at) if at >= self.inner.options.count => Err(Failure::new(
+                FailureKind::BadInput,
+                format!("there is no instance {at}; the last is {}", self.inner.options.count - 1),
+            )
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The events from now on. A listener that falls behind by thousands loses the oldest.
+    pub fn events(&self) -> Events {
+        Events { receiver: self.inner.pool.events.subscribe() }
+    }
+
+    /// Cancels a turn, queued or running. Its response says so. Nothing happens when it has ended.
+    pub fn cancel(&self, turn: TurnId) {
+        self.inner.pool.input(Input::Cancel(turn));
+    }
+
+    /// Cancels all turns, queued or running.
+    pub fn cancel_all(&self) {
+        self.inner.pool.input(Input::CancelAll);
+    }
+
+    /// The status of the pool and each instance.
+    pub async fn status(&self) -> Status {
+        let (reply, status) = oneshot::channel();
+        self.inner.pool.input(Input::Status(reply));
+        status.await.unwrap_or_else(|_| Status {
+            tool: self.tool().to_owned(),
+            instances: Vec::new(),
+            alive: 0,
+            dead: 0,
+            queued: 0,
+            running: 0,
+            succeeded: 0,
+            unsuccessful: 0,
+        })
+    }
+
+    /// How the instances are doing.
+    pub async fn check_health(&self) -> Health {
+        let status = self.status().await;
+        Health { alive: status.alive, total: status.instances.len(), dead: status.dead, instances: status.instances }
+    }
+
+    /// How many calls the cluster had.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            total_sent: self.inner.sent.load(Ordering::Relaxed),
+            total_received: self.inner.pool.mailbox.handed_out() + self.inner.tickets_done.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends an instance's process and starts it again, when a turn that runs is over, or at once with `force` (the turn
+    /// is then cancelled). Lifts a quarantine. Returns when the instance is ready.
+    ///
+    /// # Errors
+    /// `BadInput` for an index that does not exist; else why the instance did not become ready.
+    pub async fn restart_instance(&self, index: usize, force: bool) -> Result<(), Failure> {
+        if let Err(SubmitError::Refused(failure)) = self.check_address(Some(index)) {
+            return Err(failure);
+        }
+        let (reply, ready) = oneshot::channel();
+        self.inner.pool.input(Input::Restart { instance: index, force, reply });
+        ready.await.unwrap_or_else(|_| Err(Failure::new(FailureKind::NotReady, "the cluster is shut down")))
+    }
+
+    /// Waits until no turn is queued or runs. Open turns without a prompt are closed.
+    pub async fn drain(&self) {
+        let (reply, drained) = oneshot::channel();
+        self.inner.pool.input(Input::Drain(reply));
+        let _ = drained.await;
+    }
+
+    /// Takes nothing new, cancels what is unfinished, and ends all processes in order. May be called again.
+    pub async fn shutdown(&self) -> ShutdownReport {
+        let (reply, down) = oneshot::channel();
+        self.inner.pool.input(Input::Shutdown(reply));
+        ShutdownReport { dropped: down.await.unwrap_or(0) }
+    }
+
+    /// Ends all processes at once. Turns that run end as cancelled.
+    pub fn kill(&self) {
+        self.inner.pool.input(Input::Kill);
+    }
+}
+
+/// A stream of events.
+#[derive(Debug)]
+pub struct Events {
+    receiver: broadcast::Receiver<Event>,
+}
+
+impl Events {
+    /// The next event; none when the cluster is gone.
+    pub async fn recv(&mut self) -> Option<Event> {
+        loop {
+            match self.receiver.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!(missed, "events were missed"),
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! Runs a driver over a real process.

@@ -1,0 +1,112 @@
+//! What a pool tells an instance, and what it hears back.
+
+use std::time::Duration;
+
+use crate::driver::{Activity, ContextCommand, ContextReply, Proof};
+use crate::error::Failure;
+use crate::event::TurnId;
+use crate::job::{Answer, Mode, Outcome, Timings};
+
+/// A turn's work for an instance. Given again with the same id, it adds to a turn that the instance holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Work {
+    /// Which turn.
+    pub turn: TurnId,
+    /// Context commands, in order, before the prompts.
+    pub commands: Vec<ContextCommand>,
+    /// Prompts, in order, in one context. None yet: the instance holds the turn until they come.
+    pub prompts: Vec<String>,
+    /// What the prompts ask for.
+    pub mode: Mode,
+    /// The longest time that the prompts may take together.
+    pub timeout: Option<Duration>,
+}
+
+/// What a pool tells an instance.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// Start a process (or join one).
+    Start,
+    /// Do this work. Only given to an instance that said it is available, or that holds this turn.
+    Run(Box<Work>),
+    /// Let a held turn go: no prompt will come.
+    Release(TurnId),
+    /// Cancel a turn that runs or is held.
+    Cancel(TurnId),
+    /// End the process in order and come back down; for recycling and restarts. Work that runs is cancelled.
+    Stop {
+        /// Why, for a person.
+        why: String,
+    },
+    /// End the process at once.
+    Kill,
+}
+
+/// A turn that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done {
+    /// Which.
+    pub turn: TurnId,
+    /// How.
+    pub outcome: Outcome,
+    /// The answers, one for each prompt that ran.
+    pub answers: Vec<Answer>,
+    /// The answers to its context commands that nobody has read yet.
+    pub replies: Vec<ContextReply>,
+    /// Where the time went (`queued` is the pool's to fill).
+    pub timings: Timings,
+    /// How its context was known to be new; none where it went on from earlier turns.
+    pub proof: Option<Proof>,
+    /// The conversation that `keep` had kept was lost before this turn.
+    pub context_lost: bool,
+}
+
+/// What an instance tells its pool.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// Its process runs.
+    Started {
+        /// The tool's own process.
+        pid: u32,
+    },
+    /// The tool is ready.
+    Ready {
+        /// The tool's version, where its protocol tells.
+        version: Option<String>,
+    },
+    /// It can take a turn now.
+    Available,
+    /// Its context was proven new.
+    Proven {
+        /// How.
+        proof: Proof,
+        /// How long that took.
+        took: Duration,
+    },
+    /// A held turn's context commands have been answered.
+    Held {
+        /// Which turn.
+        turn: TurnId,
+        /// The answers that are new.
+        replies: Vec<ContextReply>,
+    },
+    /// The turn came when the instance could not take it; nothing of it was sent.
+    NotTaken(TurnId),
+    /// A turn's first prompt goes to the tool.
+    TurnStarted(TurnId),
+    /// Something happened within a turn.
+    Progress(TurnId, Activity),
+    /// A turn has ended.
+    Done(Box<Done>),
+    /// What a turn had left running was ended.
+    StraysEnded(Vec<String>),
+    /// The tool said something odd.
+    Anomaly(String),
+    /// Its process is gone; it waits for [`Order::Start`].
+    Ended {
+        /// Why, for a person.
+        why: String,
+        /// The failure; none where the end was wanted.
+        failure: Option<Failure>,
+    },
+}

@@ -1,0 +1,604 @@
+//! The instance's state machine: events in, actions out, no I/O, no clock of its own.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::messages::{Done, Notice, Order, Work};
+use crate::driver::runtime::Report;
+use crate::driver::{Activity, ContextCommand, ContextReply, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
+use crate::error::{Failure, FailureKind};
+use crate::event::TurnId;
+use crate::job::{Answer, Context, Outcome, Permissions, Timings};
+use crate::tool::Limits;
+
+/// What the machine needs to know of its pool.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Whether each turn starts in a new context.
+    pub context: Context,
+    /// The most that a turn may do.
+    pub permissions: Permissions,
+    /// Where the tool works.
+    pub cwd: PathBuf,
+    /// Whether the tool carries out context commands itself.
+    pub native_context: bool,
+    /// The tool's limits.
+    pub limits: Limits,
+    /// End the process after this many turns; none: never.
+    pub recycle_after: Option<u64>,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The pool said something.
+    Order(Order),
+    /// The process was started, with this pid and in this slot of it.
+    Launched(u32, Slot),
+    /// The process could not be started.
+    LaunchFailed(Failure),
+    /// The link said something.
+    Report(Report),
+    /// The deadline that was set has passed.
+    Deadline,
+    /// What a turn had left running has been ended; the command lines.
+    Settled(Vec<String>),
+}
+
+/// Something to do.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Start a process.
+    Launch,
+    /// Ask the driver.
+    Request(Request),
+    /// End what the turn that began at this moment has left running; answer with [`Event::Settled`].
+    Settle(Instant),
+    /// End the process in order.
+    StopProcess,
+    /// End the process at once.
+    KillProcess,
+    /// Tell the pool.
+    Tell(Notice),
+}
+
+/// Why a turn is being cancelled.
+#[derive(Debug, Clone, PartialEq)]
+enum Cause {
+    Asked,
+    Late(Duration),
+}
+
+/// A turn on this instance.
+#[derive(Debug)]
+struct Active {
+    work: Work,
+    replies: Vec<ContextReply>,
+    files: Vec<PathBuf>,
+    answers: Vec<Answer>,
+    proof: Option<Proof>,
+    began: Instant,
+    announced: String,
+}
+
+/// A turn that has ended and what is left to do about it.
+#[derive(Debug)]
+struct Ended {
+    done: Done,
+    process: Process,
+}
+
+/// Whether the process can be used after a turn.
+#[derive(Debug, PartialEq)]
+enum Process {
+    Usable,
+    Gone(Failure),
+}
+
+#[derive(Debug)]
+enum State {
+    Down,
+    Launching,
+    Opening { since: Instant },
+    Resetting { since: Instant },
+    Idle,
+    Preparing(Box<Active>),
+    Holding(Box<Active>),
+    Running(Box<Active>),
+    Cancelling(Box<Active>, Cause),
+    Settling(Box<Ended>),
+    Stopping { why: String, failure: Option<Failure> },
+}
+
+/// The conversation that the next turn would find.
+#[derive(Debug, Clone, PartialEq)]
+enum Conversation {
+    New(Proof),
+    Continued,
+}
+
+/// An instance, as a machine.
+#[derive(Debug)]
+pub struct Machine {
+    rules: Rules,
+    state: State,
+    conversation: Conversation,
+    /// In `keep`: what was kept is lost, and the next response has to say so.
+    lost: bool,
+    /// The process is to be ended when the turn that is being cancelled is over; why.
+    stop_after_turn: Option<String>,
+    slot: Slot,
+    lives: u32,
+    turns: u64,
+    last_reset: Duration,
+    deadline: Option<Instant>,
+}
+
+impl Machine {
+    /// An instance that is down.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            state: State::Down,
+            conversation: Conversation::Continued,
+            lost: false,
+            stop_after_turn: None,
+            slot: Slot(0),
+            lives: 0,
+            turns: 0,
+            last_reset: Duration::ZERO,
+            deadline: None,
+        }
+    }
+
+    /// When [`Event::Deadline`] is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Which life this is, from 1.
+    pub fn generation(&self) -> u32 {
+        self.lives
+    }
+
+    /// Takes an event at the moment `now`.
+    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let mut out = Vec::new();
+        match event {
+            Event::Order(order) => self.order(order, now, &mut out),
+            Event::Launched(pid, slot) => self.launched(pid, slot, &mut out),
+            Event::LaunchFailed(failure) => {
+                self.down("it could not be started".into(), Some(failure), &mut out);
+            }
+            Event::Report(report) => self.report(report, now, &mut out),
+            Event::Deadline => self.late(now, &mut out),
+            Event::Settled(strays) => self.settled(strays, now, &mut out),
+        }
+        out
+    }
+
+    fn enter(&mut self, state: State, deadline: Option<Instant>) {
+        self.state = state;
+        self.deadline = deadline;
+    }
+
+    fn order(&mut self, order: Order, now: Instant, out: &mut Vec<Action>) {
+        match order {
+            Order::Start => {
+                if matches!(self.state, State::Down) {
+                    self.lives += 1;
+                    self.turns = 0;
+                    self.lost = self.lives > 1 && self.rules.context == Context::Keep;
+                    self.enter(State::Launching, Some(now + Duration::from_secs(self.rules.limits.ready_seconds)));
+                    out.push(Action::Launch);
+                }
+            }
+            Order::Run(work) => self.run(*work, now, out),
+            Order::Release(turn) => {
+                if matches!(&self.state, State::Holding(active) if active.work.turn == turn) {
+                    let State::Holding(active) = std::mem::replace(&mut self.state, State::Idle) else { return };
+                    self.finish(*active, Outcome::Succeeded, now, out);
+                }
+            }
+            Order::Cancel(turn) => self.cancel(Some(turn), &Cause::Asked, now, out),
+            Order::Stop { why } => {
+                self.cancel(None, &Cause::Asked, now, out);
+                match &self.state {
+                    State::Down => {}
+                    State::Stopping { .. } => out.push(Action::StopProcess),
+                    State::Cancelling(..) | State::Settling(_) => self.stop_after_turn = Some(why),
+                    _ => self.stop(why, None, out),
+                }
+            }
+            Order::Kill => {
+                if !matches!(self.state, State::Down) {
+                    out.push(Action::KillProcess);
+                }
+            }
+        }
+    }
+
+    fn launched(&mut self, pid: u32, slot: Slot, out: &mut Vec<Action>) {
+        self.slot = slot;
+        out.push(Action::Tell(Notice::Started { pid }));
+        if matches!(self.state, State::Stopping { .. }) {
+            out.push(Action::StopProcess);
+        }
+    }
+
+    fn run(&mut self, mut work: Work, now: Instant, out: &mut Vec<Action>) {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Idle => {
+                let proof = match std::mem::replace(&mut self.conversation, Conversation::Continued) {
+                    Conversation::New(proof) => Some(proof),
+                    Conversation::Continued => None,
+                };
+                let active = Active {
+                    work,
+                    replies: Vec::new(),
+                    files: Vec::new(),
+                    answers: Vec::new(),
+                    proof,
+                    began: now,
+                    announced: String::new(),
+                };
+                self.prepare(active, 0, now, out);
+            }
+            State::Holding(mut active) if active.work.turn == work.turn => {
+                let known = active.work.commands.len();
+                active.work.commands.append(&mut work.commands);
+                active.work.prompts = work.prompts;
+                active.work.mode = work.mode;
+                active.work.timeout = work.timeout;
+                self.prepare(*active, known, now, out);
+            }
+            // What is added while the earlier commands are being answered waits for them.
+            State::Preparing(mut active) if active.work.turn == work.turn => {
+                active.work.commands.append(&mut work.commands);
+                active.work.prompts = work.prompts;
+                active.work.mode = work.mode;
+                active.work.timeout = work.timeout;
+                self.state = State::Preparing(active);
+            }
+            state => {
+                // The instance went down while the work was on its way; the pool hands it out again.
+                self.state = state;
+                out.push(Action::Tell(Notice::NotTaken(work.turn)));
+            }
+        }
+    }
+
+    /// Carries out the context commands from number `from` on, then the prompts.
+    fn prepare(&mut self, mut active: Active, from: usize, now: Instant, out: &mut Vec<Action>) {
+        let commands = active.work.commands[from..].to_vec();
+        if commands.is_empty() {
+            self.prompt_or_hold(active, now, out);
+        } else if self.rules.native_context {
+            let limit = Duration::from_secs(self.rules.limits.reset_seconds);
+            out.push(Action::Request(Request::Context { slot: self.slot, commands }));
+            self.enter(State::Preparing(Box::new(active)), Some(now + limit));
+        } else {
+            for command in commands {
+                let result = self.own_context(&mut active.files, &command);
+                active.replies.push(ContextReply { command, result });
+            }
+            self.prompt_or_hold(active, now, out);
+        }
+    }
+
+    /// A context command of a tool that has none of its own: it changes which files the prompt names.
+    fn own_context(&self, files: &mut Vec<PathBuf>, command: &ContextCommand) -> Result<String, Failure> {
+        match command {
+            ContextCommand::Add(path) | ContextCommand::ReadOnly(path) => {
+                let whole = self.rules.cwd.join(path);
+                if !whole.exists() {
+                    return Err(Failure::new(
+                        FailureKind::BadInput,
+                        format!("no such file: {} (in {})", path.display(), self.rules.cwd.display()),
+                    ));
+                }
+                if !files.contains(&whole) {
+                    files.push(whole);
+                }
+                Ok(format!("Added {} to the turn", path.display()))
+            }
+            ContextCommand::Drop(path) => {
+                let whole = self.rules.cwd.join(path);
+                let before = files.len();
+                files.retain(|file| *file != whole);
+                if files.len() == before {
+                    return Err(Failure::new(
+                        FailureKind::BadInput,
+                        format!("{} is not a file of this turn", path.display()),
+                    ));
+                }
+                Ok(format!("Dropped {} from the turn", path.display()))
+            }
+        }
+    }
+
+    fn prompt_or_hold(&mut self, active: Active, now: Instant, out: &mut Vec<Action>) {
+        if let Some(failure) = active.replies.iter().find_map(|reply| reply.result.as_ref().err())
+            && !active.work.prompts.is_empty()
+        {
+            let failure = failure.clone();
+            return self.finish(active, failure.into(), now, out);
+        }
+        if active.work.prompts.is_empty() {
+            let mut active = active;
+            let replies = std::mem::take(&mut active.replies);
+            out.push(Action::Tell(Notice::Held { turn: active.work.turn, replies }));
+            self.enter(State::Holding(Box::new(active)), None);
+        } else {
+            let mut active = active;
+            active.began = now;
+            out.push(Action::Tell(Notice::TurnStarted(active.work.turn)));
+            self.begin(active, now, out);
+        }
+    }
+
+    /// Gives the next prompt to the tool.
+    fn begin(&mut self, active: Active, now: Instant, out: &mut Vec<Action>) {
+        let prompt = active.work.prompts[active.answers.len()].clone();
+        if prompt.trim().is_empty() {
+            let failure = Failure::new(FailureKind::BadInput, "the prompt is empty");
+            return self.finish(active, failure.into(), now, out);
+        }
+        let files = if active.answers.is_empty() { active.files.clone() } else { Vec::new() };
+        let turn = Turn { prompt, mode: active.work.mode, files, permissions: self.rules.permissions };
+        out.push(Action::Request(Request::Begin { slot: self.slot, turn }));
+        let deadline = active.work.timeout.map(|timeout| active.began + timeout);
+        self.enter(State::Running(Box::new(active)), deadline);
+    }
+
+    fn cancel(&mut self, turn: Option<TurnId>, cause: &Cause, now: Instant, out: &mut Vec<Action>) {
+        let names = |active: &Active| turn.is_none_or(|turn| active.work.turn == turn);
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Running(active) if names(&active) => {
+                out.push(Action::Request(Request::Cancel { slot: self.slot }));
+                let limit = Duration::from_secs(self.rules.limits.cancel_seconds);
+                self.enter(State::Cancelling(active, cause.clone()), Some(now + limit));
+            }
+            State::Holding(active) if names(&active) => {
+                let outcome = outcome_of(cause, &active);
+                self.finish(*active, outcome, now, out);
+            }
+            // The context commands are short; their end shows the cancellation.
+            State::Preparing(active) if names(&active) => {
+                self.state = State::Cancelling(active, cause.clone());
+            }
+            state => self.state = state,
+        }
+    }
+
+    fn report(&mut self, report: Report, now: Instant, out: &mut Vec<Action>) {
+        match report {
+            Report::Ready { version } => {
+                if matches!(self.state, State::Launching) {
+                    out.push(Action::Tell(Notice::Ready { version }));
+                    out.push(Action::Request(Request::Open { slot: self.slot, cwd: self.rules.cwd.clone() }));
+                    let limit = Duration::from_secs(self.rules.limits.ready_seconds);
+                    self.enter(State::Opening { since: now }, Some(now + limit));
+                }
+            }
+            Report::Fresh(proof) => self.fresh(proof, now, out),
+            Report::NotFresh(failure) => match self.state {
+                State::Opening { .. } => self.stop("no conversation could be opened".into(), Some(failure), out),
+                // No proof is no failure: the process is replaced by a new one.
+                State::Resetting { .. } => self.stop(format!("recycled: {}", failure.message), None, out),
+                _ => {}
+            },
+            Report::ContextDone(replies) => self.context_done(replies, now, out),
+            Report::Accepted => {}
+            Report::Activity(activity) => {
+                if let State::Running(active) | State::Cancelling(active, _) = &mut self.state {
+                    if let Activity::Retrying { why, .. } = &activity {
+                        active.announced.clone_from(why);
+                    }
+                    out.push(Action::Tell(Notice::Progress(active.work.turn, activity)));
+                }
+            }
+            Report::Ended(end) => self.turn_ended(*end, now, out),
+            Report::Anomaly(what) => out.push(Action::Tell(Notice::Anomaly(what))),
+            Report::Gone(failure) => self.gone(failure, now, out),
+        }
+    }
+
+    fn fresh(&mut self, proof: Proof, now: Instant, out: &mut Vec<Action>) {
+        let since = match self.state {
+            State::Opening { since } | State::Resetting { since } => since,
+            _ => return,
+        };
+        self.last_reset = now - since;
+        self.conversation = Conversation::New(proof.clone());
+        self.enter(State::Idle, None);
+        out.push(Action::Tell(Notice::Proven { proof, took: now - since }));
+        out.push(Action::Tell(Notice::Available));
+    }
+
+    fn context_done(&mut self, replies: Vec<ContextReply>, now: Instant, out: &mut Vec<Action>) {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Preparing(mut active) => {
+                active.replies.extend(replies);
+                self.deadline = None;
+                let known = active.replies.len();
+                self.prepare_rest(*active, known, now, out);
+            }
+            State::Cancelling(active, cause) => {
+                let outcome = outcome_of(&cause, &active);
+                self.finish(*active, outcome, now, out);
+            }
+            state => self.state = state,
+        }
+    }
+
+    /// Goes on with commands that were added while earlier ones were being answered.
+    fn prepare_rest(&mut self, active: Active, answered: usize, now: Instant, out: &mut Vec<Action>) {
+        let from = answered.min(active.work.commands.len());
+        self.prepare(active, from, now, out);
+    }
+
+    fn turn_ended(&mut self, end: TurnEnd, now: Instant, out: &mut Vec<Action>) {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Running(mut active) => {
+                active.answers.push(end.answer);
+                match end.status {
+                    TurnStatus::Succeeded if active.answers.len() < active.work.prompts.len() => {
+                        self.begin(*active, now, out);
+                    }
+                    TurnStatus::Succeeded => self.finish(*active, Outcome::Succeeded, now, out),
+                    TurnStatus::Failed(failure) => self.finish(*active, failure.into(), now, out),
+                    TurnStatus::Cancelled => self.finish(*active, Outcome::Cancelled, now, out),
+                }
+            }
+            // Whatever the tool calls it: once we have asked it to stop, the turn was stopped.
+            State::Cancelling(mut active, cause) => {
+                active.answers.push(end.answer);
+                let outcome = outcome_of(&cause, &active);
+                self.finish(*active, outcome, now, out);
+            }
+            state => self.state = state,
+        }
+    }
+
+    fn finish(&mut self, active: Active, outcome: Outcome, now: Instant, out: &mut Vec<Action>) {
+        self.turns += 1;
+        let reset = if active.proof.is_some() { self.last_reset } else { Duration::ZERO };
+        let done = Done {
+            turn: active.work.turn,
+            outcome,
+            answers: active.answers,
+            replies: active.replies,
+            timings: Timings { queued: Duration::ZERO, turn: now - active.began, reset },
+            proof: active.proof,
+            context_lost: std::mem::take(&mut self.lost),
+        };
+        if done.outcome.is_success() {
+            self.after_turn(done, Process::Usable, now, out);
+        } else {
+            out.push(Action::Settle(active.began));
+            self.enter(State::Settling(Box::new(Ended { done, process: Process::Usable })), None);
+        }
+    }
+
+    fn settled(&mut self, strays: Vec<String>, now: Instant, out: &mut Vec<Action>) {
+        if !strays.is_empty() {
+            out.push(Action::Tell(Notice::StraysEnded(strays)));
+        }
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Settling(ended) => self.after_turn(ended.done, ended.process, now, out),
+            state => self.state = state,
+        }
+    }
+
+    /// The turn is over and told; makes the instance available again, or ends its process.
+    fn after_turn(&mut self, done: Done, process: Process, now: Instant, out: &mut Vec<Action>) {
+        let success = done.outcome.is_success();
+        out.push(Action::Tell(Notice::Done(Box::new(done))));
+        match (process, self.stop_after_turn.take()) {
+            (Process::Gone(_), Some(why)) => return self.down(why, None, out),
+            (Process::Gone(failure), None) => {
+                return self.down("its process ended in a turn".into(), Some(failure), out);
+            }
+            (Process::Usable, Some(why)) => return self.stop(why, None, out),
+            (Process::Usable, None) => {}
+        }
+        if self.rules.recycle_after.is_some_and(|most| self.turns >= most) {
+            let why = format!("recycled: {} turn{}", self.turns, if self.turns == 1 { "" } else { "s" });
+            return self.stop(why, None, out);
+        }
+        if self.rules.context == Context::Fresh || !success {
+            self.lost |= self.rules.context == Context::Keep;
+            out.push(Action::Request(Request::Reset { slot: self.slot }));
+            let limit = Duration::from_secs(self.rules.limits.reset_seconds);
+            self.enter(State::Resetting { since: now }, Some(now + limit));
+        } else {
+            self.enter(State::Idle, None);
+            out.push(Action::Tell(Notice::Available));
+        }
+    }
+
+    fn late(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.deadline = None;
+        let limits = &self.rules.limits;
+        let late = |what: &str, seconds: u64| Failure::new(FailureKind::NotReady, format!("{what} within {seconds} s"));
+        match &self.state {
+            State::Launching | State::Opening { .. } => {
+                let failure = late("the tool was not ready", limits.ready_seconds);
+                self.enter(State::Stopping { why: failure.message.clone(), failure: Some(failure) }, None);
+                out.push(Action::StopProcess);
+            }
+            State::Resetting { .. } => {
+                let failure = late("the tool did not acknowledge its reset", limits.reset_seconds);
+                self.stop(format!("recycled: {}", failure.message), None, out);
+            }
+            State::Preparing(active) => {
+                let turn = active.work.turn;
+                let after = Duration::from_secs(limits.reset_seconds);
+                self.cancel(Some(turn), &Cause::Late(after), now, out);
+                out.push(Action::KillProcess);
+            }
+            State::Running(active) => {
+                let turn = active.work.turn;
+                let after = active.work.timeout.unwrap_or_default();
+                self.cancel(Some(turn), &Cause::Late(after), now, out);
+            }
+            State::Cancelling(..) => out.push(Action::KillProcess),
+            _ => {}
+        }
+    }
+
+    fn stop(&mut self, why: String, failure: Option<Failure>, out: &mut Vec<Action>) {
+        self.enter(State::Stopping { why, failure }, None);
+        out.push(Action::StopProcess);
+    }
+
+    fn gone(&mut self, failure: Failure, now: Instant, out: &mut Vec<Action>) {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::Preparing(active) | State::Holding(active) | State::Running(active) => {
+                self.finish_gone(*active, failure.clone().into(), failure, now, out);
+            }
+            State::Cancelling(active, cause) => {
+                let outcome = outcome_of(&cause, &active);
+                self.finish_gone(*active, outcome, failure, now, out);
+            }
+            State::Settling(ended) => self.after_turn(ended.done, Process::Gone(failure), now, out),
+            State::Stopping { why, failure } => self.down(why, failure, out),
+            State::Down => {}
+            State::Launching | State::Opening { .. } => {
+                let kind = match failure.kind {
+                    FailureKind::Crashed { .. } => FailureKind::NotReady,
+                    ref other => other.clone(),
+                };
+                let message = format!("{} before it was ready", failure.message);
+                self.down(message.clone(), Some(Failure { kind, message, evidence: failure.evidence }), out);
+            }
+            State::Resetting { .. } | State::Idle => self.down(failure.message.clone(), Some(failure), out),
+        }
+    }
+
+    fn finish_gone(&mut self, active: Active, outcome: Outcome, failure: Failure, now: Instant, out: &mut Vec<Action>) {
+        let done = Done {
+            turn: active.work.turn,
+            outcome,
+            answers: active.answers,
+            replies: active.replies,
+            timings: Timings { turn: now - active.began, ..Timings::default() },
+            proof: active.proof,
+            context_lost: false,
+        };
+        self.after_turn(done, Process::Gone(failure), now, out);
+    }
+
+    fn down(&mut self, why: String, failure: Option<Failure>, out: &mut Vec<Action>) {
+        self.enter(State::Down, None);
+        out.push(Action::Tell(Notice::Ended { why, failure }));
+    }
+}
+
+fn outcome_of(cause: &Cause, active: &Active) -> Outcome {
+    match cause {
+        Cause::Asked => Outcome::Cancelled,
+        Cause::Late(after) => Outcome::TimedOut { after: *after, evidence: active.announced.clone() },
+    }
+}

@@ -1,0 +1,94 @@
+//! What becomes of an instance whose process failed: a restart after a growing pause, or quarantine.
+
+use std::time::Duration;
+
+use crate::error::{Failure, FailureKind};
+
+/// How many failures in a row, with no turn that succeeded between them, an instance may have before it is
+/// quarantined.
+pub const BUDGET: u32 = 4;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// What to do after a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Start again after this pause.
+    Restart(Duration),
+    /// Leave it down until somebody restarts it by hand.
+    Quarantine,
+}
+
+/// Counts an instance's failures.
+#[derive(Debug, Clone, Default)]
+pub struct Supervisor {
+    in_a_row: u32,
+}
+
+impl Supervisor {
+    /// A turn succeeded: the failures before it no longer count.
+    pub fn succeeded(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// Somebody restarts the instance by hand: it gets its whole budget again.
+    pub fn forgive(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// The process failed. `jitter` in 0..1 spreads the restarts of instances that failed together.
+    pub fn failed(&mut self, failure: &Failure, jitter: f64) -> Verdict {
+        self.in_a_row += 1;
+        let hopeless =
+            matches!(failure.kind, FailureKind::ToolMissing | FailureKind::BadInput | FailureKind::PermissionDenied);
+        if hopeless || self.in_a_row >= BUDGET {
+            return Verdict::Quarantine;
+        }
+        // The first restart is at once: one crash says nothing about the next life.
+        if self.in_a_row == 1 {
+            return Verdict::Restart(Duration::ZERO);
+        }
+        let pause = (FIRST_PAUSE * 2u32.saturating_pow(self.in_a_row - 2)).min(LONGEST_PAUSE);
+        Verdict::Restart(pause.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crash() -> Failure {
+        Failure::new(FailureKind::Crashed { exit: None }, "it crashed")
+    }
+
+    #[test]
+    fn crashes_in_a_row_are_restarted_ever_later_and_then_quarantined() {
+        let mut supervisor = Supervisor::default();
+        let pauses: Vec<_> = (0..BUDGET).map(|_| supervisor.failed(&crash(), 0.5)).collect();
+        assert_eq!(
+            pauses,
+            [
+                Verdict::Restart(Duration::ZERO),
+                Verdict::Restart(FIRST_PAUSE),
+                Verdict::Restart(FIRST_PAUSE * 2),
+                Verdict::Quarantine,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_turn_that_succeeds_gives_the_budget_back() {
+        let mut supervisor = Supervisor::default();
+        for _ in 0..20 {
+            assert_eq!(supervisor.failed(&crash(), 0.5), Verdict::Restart(Duration::ZERO));
+            supervisor.succeeded();
+        }
+    }
+
+    #[test]
+    fn a_missing_tool_is_not_tried_again() {
+        let missing = Failure::new(FailureKind::ToolMissing, "no such program");
+        assert_eq!(Supervisor::default().failed(&missing, 0.5), Verdict::Quarantine);
+    }
+}
