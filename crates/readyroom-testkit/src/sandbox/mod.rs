@@ -101,6 +101,11 @@ impl Sandbox {
         }
     }
 
+    /// Options of a cluster in this sandbox, else as they are by default.
+    pub fn options(&self) -> readyroom::ClusterOptions {
+        readyroom::ClusterOptions { contract: self.contract(), ..readyroom::ClusterOptions::default() }
+    }
+
     /// The work directory, a git repository with one commit.
     pub fn dir(&self) -> &Path {
         &self.dir
