@@ -29,6 +29,9 @@ pub struct Cli {
 pub enum Command {
     /// Runs jobs on warm instances of a tool.
     Run(Box<RunArgs>),
+    /// Lists the known tools: whether each is there, and what its permission levels really prevent.
+    #[command(after_help = "Example:\n  readyroom tools\n  readyroom tools check aider")]
+    Tools(crate::commands::tools::ToolsArgs),
     /// Prints the completion script of a shell.
     #[command(
         after_help = "Example:\n  readyroom completions bash > ~/.local/share/bash-completion/completions/readyroom"

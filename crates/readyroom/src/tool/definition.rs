@@ -452,6 +452,11 @@ impl Definition {
         })
     }
 
+    /// Whether the variable's value is a secret, by its name.
+    pub fn is_secret(&self, variable: &str) -> bool {
+        self.secret_env.iter().any(|pattern| regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(variable)))
+    }
+
     /// What a permission level means for this tool. A level that the definition says nothing about is refused where the
     /// driver has no means to hold it (a REPL or a command does what it is told); an ACP agent is held to it as far as it
     /// asks.

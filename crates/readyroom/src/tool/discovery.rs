@@ -41,7 +41,8 @@ impl Found {
 /// commands that run another program with words (`python3 -m aider`), since that program's being there proves least.
 ///
 /// # Errors
-/// `ToolMissing`: says what was tried, what was found and can't be run, and how to install the tool.
+/// `ToolMissing`: says what was tried, what was found and can't be run, and how to install the tool. Its evidence is what
+/// can't be run, and empty where nothing was found at all.
 pub fn find(definition: &Definition) -> Result<Found, Failure> {
     let own = definition.env.get("PATH").map(OsString::from);
     find_in(definition, own.or_else(|| std::env::var_os("PATH")).as_deref())
@@ -76,7 +77,7 @@ fn find_in(definition: &Definition, path: Option<&OsStr>) -> Result<Found, Failu
     } else {
         message.push_str(&format!("; install it with: {}", definition.find.install));
     }
-    Err(Failure::new(FailureKind::ToolMissing, message))
+    Err(Failure::new(FailureKind::ToolMissing, message).with_stderr(broken.join("\n")))
 }
 
 /// Programs to look for, in order, each with the words that belong to it.

@@ -92,13 +92,29 @@ impl Registry {
     /// # Errors
     /// All mistakes in all files that count, each with its file, place and mend.
     pub fn load(layers: &Layers) -> Result<Self, RegistryError> {
+        let (trusted, ignored) =
+            layers.project_files()?.into_iter().partition(|file| file.standing == Standing::Trusted);
+        Self::merged(layers, trusted, ignored)
+    }
+
+    /// As [`Registry::load`], as if `files` of the project were trusted too: whether they can be used at all.
+    ///
+    /// # Errors
+    /// As [`Registry::load`].
+    pub fn load_as_if_trusted(layers: &Layers, files: &[ProjectFile]) -> Result<Self, RegistryError> {
+        let (trusted, ignored) = layers
+            .project_files()?
+            .into_iter()
+            .partition(|file| file.standing == Standing::Trusted || files.contains(file));
+        Self::merged(layers, trusted, ignored)
+    }
+
+    fn merged(layers: &Layers, trusted: Vec<ProjectFile>, ignored: Vec<ProjectFile>) -> Result<Self, RegistryError> {
         let mut loading = Loading::default();
         for (name, text) in BUILTIN {
             let source = Source { layer: Layer::BuiltIn, file: None };
             loading.document(Document::parse(source, name, text.to_owned(), None));
         }
-        let (trusted, ignored): (Vec<_>, Vec<_>) =
-            layers.project_files()?.into_iter().partition(|file| file.standing == Standing::Trusted);
         let own_aim = layers.aim.iter().filter(|aim| !aim.of_project);
         for aim in own_aim {
             loading.aim(&aim.path, &aim.base, read_bytes(&aim.path));
