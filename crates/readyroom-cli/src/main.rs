@@ -7,16 +7,35 @@ mod output;
 mod plan;
 mod report;
 mod run;
+mod say;
+mod settings;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use args::{Cli, Command};
+use exit::ExitStatus;
+
 fn main() -> ExitCode {
     readyroom::init();
-    let cli = args::Cli::parse();
-    match cli.command {
-        args::Command::Tools(args) => commands::tools::main(&args),
-        _ => ExitCode::from(exit::ExitStatus::Usage),
-    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout, whose reader may have gone away.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(ExitStatus::Usage.code()));
+        }
+    };
+    let result = match &cli.command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Completions(args) => commands::completions::run(args),
+        Command::Man(args) => commands::man::run(args),
+        Command::Tools(args) => return commands::tools::main(args),
+    };
+    let status = result.unwrap_or_else(|error| {
+        say::stderr(&format!("error: {error:#}"));
+        ExitStatus::Usage
+    });
+    status.into()
 }

@@ -38,7 +38,9 @@ pub enum Command {
     )]
     Completions(CompletionsArgs),
     /// Prints the man page, or writes one for each command.
-    #[command(after_help = "Example:\n  readyroom man | man -l -")]
+    #[command(
+        after_help = "Examples:\n  readyroom man | man -l -\n  readyroom man run | man -l -\n  readyroom man --out ~/.local/share/man/man1"
+    )]
     Man(ManArgs),
 }
 
@@ -63,7 +65,11 @@ pub enum Shell {
 /// Arguments of `man`.
 #[derive(Debug, clap::Args)]
 pub struct ManArgs {
-    /// Writes a page for each command into this directory instead of printing the main one.
+    /// The command whose page is wanted; the main page where none is named.
+    #[arg(value_name = "COMMAND", conflicts_with = "out")]
+    pub page: Option<String>,
+
+    /// Writes a page for each command into this directory instead of printing one.
     #[arg(long, value_name = "DIR")]
     pub out: Option<std::path::PathBuf>,
 }

@@ -72,8 +72,22 @@ impl Plan {
         }
     }
 
-    /// How many instances all pools have that can run at the same time, given a total.
-    pub fn instances_at_once(&self, total: usize) -> usize {
-        self.pools.iter().map(|pool| pool.instances).sum::<usize>().min(total)
+    /// A sentence for each directory in which several of `total` instances may edit at the same time.
+    pub fn shared_directories(&self, total: usize) -> Vec<String> {
+        let mut directories: Vec<(&PathBuf, usize)> = Vec::new();
+        for pool in self.pools.iter().filter(|pool| pool.kind.permissions >= Permissions::Edit) {
+            match directories.iter_mut().find(|(directory, _)| *directory == &pool.kind.directory) {
+                Some((_, instances)) => *instances += pool.instances,
+                None => directories.push((&pool.kind.directory, pool.instances)),
+            }
+        }
+        directories
+            .into_iter()
+            .map(|(directory, instances)| (directory, instances.min(total)))
+            .filter(|(_, instances)| *instances > 1)
+            .map(|(directory, instances)| {
+                format!("{instances} instances share {} and see each other's edits", directory.display())
+            })
+            .collect()
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use readyroom::{Event, Outcome};
 
-use super::render::{self, Look, Paint};
+use super::render::{self, Evidence, Look, Paint};
 use super::view::View;
 use super::{Ended, Reporter, Verbosity, text};
 
@@ -55,12 +55,13 @@ pub struct Bars<S> {
     /// Columns of the lines that stand on the screen.
     drawn: Vec<usize>,
     last: Option<Instant>,
+    evidence: Evidence,
 }
 
 impl<S: Screen> Bars<S> {
     /// Draws on `screen`. `folds`: whether the terminal folds long lines anew when it gets narrower.
     pub fn new(screen: S, verbosity: Verbosity, look: Look, folds: bool) -> Self {
-        Self { screen, verbosity, look, folds, drawn: Vec::new(), last: None }
+        Self { screen, verbosity, look, folds, drawn: Vec::new(), last: None, evidence: Evidence::default() }
     }
 
     /// What moves the cursor to the beginning of what is drawn.
@@ -142,7 +143,7 @@ impl<S: Screen> Reporter for Bars<S> {
             self.line(&line);
         }
         if matches!(ended.outcome, Outcome::Failed(_)) {
-            for line in render::evidence(ended, self.verbosity == Verbosity::Verbose) {
+            for line in self.evidence.lines(ended, self.verbosity == Verbosity::Verbose) {
                 self.line(&self.look.paint(&line, Paint::Dim));
             }
         }

@@ -4,7 +4,7 @@
 pub mod bars;
 pub mod plain;
 pub mod printer;
-mod render;
+pub mod render;
 mod table;
 pub mod text;
 pub mod view;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use readyroom::{Event, Outcome};
 
-use super::render::{self, Look};
+use super::render::{self, Evidence, Look};
 use super::view::View;
 use super::{Ended, Reporter, Verbosity};
 
@@ -13,12 +13,13 @@ pub struct Plain<W> {
     out: W,
     verbosity: Verbosity,
     look: Look,
+    evidence: Evidence,
 }
 
 impl<W: Write + Send> Plain<W> {
     /// Writes to `out`.
     pub fn new(out: W, verbosity: Verbosity, look: Look) -> Self {
-        Self { out, verbosity, look }
+        Self { out, verbosity, look, evidence: Evidence::default() }
     }
 
     /// Nobody can be told that stderr is gone, and the run's results do not depend on it.
@@ -44,7 +45,7 @@ impl<W: Write + Send> Reporter for Plain<W> {
         }
         self.line(&render::outcome(view, ended, self.look));
         if matches!(ended.outcome, Outcome::Failed(_)) {
-            for line in render::evidence(ended, self.verbosity == Verbosity::Verbose) {
+            for line in self.evidence.lines(ended, self.verbosity == Verbosity::Verbose) {
                 self.line(&line);
             }
         }

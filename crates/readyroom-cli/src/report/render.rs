@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use readyroom::driver::Activity;
 use readyroom::{Event, Outcome};
 
 use super::view::{Row, RowState, View};
@@ -145,12 +146,24 @@ pub fn outcome(view: &View, ended: &Ended, look: Look) -> String {
     line
 }
 
-/// The lines of evidence below a failed outcome: the tool's last words, a few of them unless `all`.
-pub fn evidence(ended: &Ended, all: bool) -> Vec<String> {
-    let Outcome::Failed(failure) = &ended.outcome else { return Vec::new() };
-    let lines: Vec<&str> = failure.evidence.lines().filter(|line| !line.trim().is_empty()).collect();
-    let first = if all { 0 } else { lines.len().saturating_sub(3) };
-    lines[first..].iter().map(|line| format!("  | {}", text::fit(&text::one_line(line), 300, "…"))).collect()
+/// The lines of evidence below failed outcomes: the tool's last words. The same words are told once.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    told: String,
+}
+
+impl Evidence {
+    /// The lines for this outcome: a few of them unless `all`.
+    pub fn lines(&mut self, ended: &Ended, all: bool) -> Vec<String> {
+        let Outcome::Failed(failure) = &ended.outcome else { return Vec::new() };
+        if failure.evidence == self.told {
+            return Vec::new();
+        }
+        self.told.clone_from(&failure.evidence);
+        let lines: Vec<&str> = failure.evidence.lines().filter(|line| !line.trim().is_empty()).collect();
+        let first = if all { 0 } else { lines.len().saturating_sub(3) };
+        lines[first..].iter().map(|line| format!("  | {}", text::fit(&text::one_line(line), 300, "..."))).collect()
+    }
 }
 
 /// What happened to an instance, for `-v`; none for events that outcomes tell already.
@@ -170,6 +183,12 @@ pub fn event(view: &View, pool: usize, event: &Event) -> Option<String> {
             Some(job) => format!("{}: begins {}", name(instance), text::one_line(&view.plan.label(job))),
             None => return None,
         },
+        Event::TurnProgressed { instance, activity: Activity::Retrying { attempt, why }, .. } => {
+            format!("{}: the tool tries again (attempt {attempt}): {}", name(instance), text::one_line(why))
+        }
+        Event::TurnProgressed { instance, activity: Activity::Denied(what), .. } => {
+            format!("{}: not allowed: {}", name(instance), text::one_line(what))
+        }
         Event::StraysEnded { instance, commands } => {
             format!("{}: ended what was left running: {}", name(instance), text::one_line(&commands.join("; ")))
         }
@@ -226,7 +245,7 @@ mod tests {
             lines,
             [
                 "12/24 ████████████████████░░░░░░░░░░░░░░░░░░░░  12.0s  left 12.0s",
-                "aider 0 working  src/a/long/path/to/module_3.py                 12.0s    0 turns",
+                "aider 0 working  src/a/long/path/to/module_3.py                 12.0s   12 turns",
                 "aider 1 starting                                                12.0s    0 turns",
             ]
         );
@@ -240,7 +259,7 @@ mod tests {
             lines,
             [
                 "12/24 #######........  12.0s  left 12.0s",
-                "aider 0 working  src/a/long~  12.0s   0t",
+                "aider 0 working  src/a/long~  12.0s  12t",
                 "aider 1 starting              12.0s   0t",
             ]
         );
@@ -277,8 +296,10 @@ mod tests {
             outcome(&view, &bad, PLAIN),
             "failed 13/24 src/a/long/path/to/module_2.py: model_error: it broke\\noff"
         );
-        assert_eq!(evidence(&bad, false), ["  | 2", "  | 3", "  | 4"]);
-        assert_eq!(evidence(&bad, true).len(), 4);
+        let mut evidence = Evidence::default();
+        assert_eq!(evidence.lines(&bad, false), ["  | 2", "  | 3", "  | 4"]);
+        assert!(evidence.lines(&bad, false).is_empty());
+        assert_eq!(Evidence::default().lines(&bad, true).len(), 4);
         let coloured = outcome(&view, &good, Look { colour: true, unicode: true });
         assert!(coloured.starts_with("\x1b[32mok\x1b[0m "), "{coloured:?}");
     }

@@ -72,7 +72,6 @@ mod tests {
         view.ended(&Ended::unstarted(2, Failure::new(FailureKind::RateLimited { retry_after: None }, "slow").into()));
         view.in_starts = Duration::from_millis(1500);
         view.in_resets = Duration::from_millis(500);
-        view.rows[0].turns = 2;
         view.rows[1].restarts = 1;
         let lines = table(&view, now + Duration::from_secs(65), Look { colour: false, unicode: false });
         assert_eq!(

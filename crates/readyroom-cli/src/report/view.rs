@@ -204,7 +204,6 @@ impl View {
                 let job = self.running.remove(&(pool, *turn));
                 if let Some(place) = self.places.get(&(pool, *instance)) {
                     let row = &mut self.rows[*place];
-                    row.turns += 1;
                     if matches!(row.state, RowState::Working { job: running, .. } if Some(running) == job) {
                         row.state = RowState::Ready;
                     }
@@ -228,6 +227,11 @@ impl View {
         self.failed += usize::from(!ended.outcome.is_success());
         self.usage.add(&ended.usage);
         self.in_turns += ended.timings.turn;
+        // Counted here and not by events, which may be late when the run is over.
+        let pool = self.plan.jobs[ended.job].pool;
+        if let Some(&place) = ended.instance.and_then(|instance| self.places.get(&(pool, instance))) {
+            self.rows[place].turns += ended.turns.len().max(1) as u64;
+        }
     }
 
     /// How long the rest may take, by the pace so far: known once a job has ended.

@@ -1,3 +1,318 @@
-//! Runs a plan.
+//! Runs a plan: an asynchronous shell around the state machine in [`state`]. What happens (in pools, at the printer, by
+//! signals) comes in through one channel, one after the other; the machine's actions are carried out at once.
 
+pub mod pools;
+mod signals;
 mod state;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use readyroom::cluster::Response;
+use readyroom::driver::Activity;
+use readyroom::event::TurnId;
+use readyroom::{Event, Failure, FailureKind, Outcome};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+
+use crate::exit::{ExitStatus, Signal};
+use crate::output::Outputs;
+use crate::plan::Plan;
+use crate::report::Ended;
+use crate::report::printer::{Message, Printer, Reply};
+use crate::settings::Settings;
+
+use pools::{Located, PoolNews, Pools};
+use state::{Action, Input, Run, Stop, Verdict};
+
+/// How long processes that were told to die, and words that nobody reads, are waited for after the second Ctrl-C.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// What happens.
+enum News {
+    Pool(PoolNews),
+    Printer(Reply),
+    Signal(Signal),
+}
+
+/// Runs `plan` to its end. `located` holds the tool of each pool.
+///
+/// # Errors
+/// The system refuses a thread, a runtime or a signal handler.
+pub fn run(plan: Arc<Plan>, settings: Settings, located: Vec<Located>, outputs: Outputs) -> anyhow::Result<ExitStatus> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let status = runtime.block_on(async {
+        let (sender, news) = mpsc::unbounded_channel();
+        signals::listen(&sender, News::Signal)?;
+        let replies = sender.clone();
+        let printer = Printer {
+            plan: Arc::clone(&plan),
+            one_shot: settings.one_shot,
+            reporter: settings.reporter(),
+            outputs,
+            verbosity: settings.verbosity,
+            look: settings.terminal.look,
+            shared_terminal: settings.shared_terminal(),
+        };
+        let printer = printer.start(move |reply| {
+            let _ = replies.send(News::Printer(reply));
+        })?;
+        let pools = Pools::new(plan.pools.len(), sender, News::Pool);
+        let state = Run::new(
+            plan.pools.iter().map(|pool| (pool.instances, pool.jobs.clone())).collect(),
+            settings.total,
+            settings.routing,
+            settings.failure_limit,
+        );
+        let shell = Shell {
+            plan,
+            settings,
+            located,
+            printer,
+            pools,
+            state,
+            turns: HashMap::new(),
+            jobs: HashMap::new(),
+            failures: HashMap::new(),
+        };
+        Ok(shell.run(news).await)
+    });
+    runtime.shutdown_background();
+    status
+}
+
+struct Shell {
+    plan: Arc<Plan>,
+    settings: Settings,
+    located: Vec<Located>,
+    printer: Sender<Message>,
+    pools: Pools<News>,
+    state: Run,
+    /// The turn of each job that was handed out and has not ended.
+    turns: HashMap<usize, TurnId>,
+    /// The same the other way round, by pool and turn.
+    jobs: HashMap<(usize, TurnId), usize>,
+    /// Why pools did not open.
+    failures: HashMap<usize, Failure>,
+}
+
+/// Whether the run goes on.
+enum Flow {
+    On,
+    Over,
+}
+
+impl Shell {
+    async fn run(mut self, mut news: UnboundedReceiver<News>) -> ExitStatus {
+        self.tell_of_sharing();
+        let mut flow = self.handle(Input::Begin);
+        while let (Flow::On, Some(what)) = (&flow, news.recv().await) {
+            flow = self.take(what);
+        }
+        self.finish(news).await;
+        self.state.exit_status()
+    }
+
+    fn take(&mut self, news: News) -> Flow {
+        let input = match news {
+            News::Signal(signal) => Some(Input::Signal(signal)),
+            News::Printer(Reply::Written(job)) => Some(Input::Written(job)),
+            News::Printer(Reply::Broken(broken)) => {
+                let advice = if broken.reader_gone() { "; the rest is not run" } else { "" };
+                self.say(Message::Stopping(format!("stopping: {broken}{advice}")));
+                Some(Input::OutputBroken)
+            }
+            News::Printer(Reply::Finished) => None,
+            News::Pool(PoolNews::Launched(pool, cluster)) => {
+                self.pools.launched(pool, cluster);
+                None
+            }
+            News::Pool(PoolNews::Opened(pool)) => {
+                // A process for each job is started only when there is a job, so nothing is known of it yet.
+                if !self.settings.one_shot {
+                    let _ = self.handle(Input::Ready);
+                }
+                Some(Input::Opened(pool))
+            }
+            News::Pool(PoolNews::NotOpened(pool, failure)) => {
+                self.failures.insert(pool, failure);
+                self.pools.closed(pool);
+                Some(Input::NotOpened(pool))
+            }
+            News::Pool(PoolNews::Event(pool, event)) => self.event(pool, event),
+            News::Pool(PoolNews::Response(job, response)) => Some(self.response(job, *response)),
+            News::Pool(PoolNews::Closed(pool)) => {
+                self.pools.closed(pool);
+                self.say(Message::Closed(pool));
+                Some(Input::Closed(pool))
+            }
+        };
+        input.map_or(Flow::On, |input| self.handle(input))
+    }
+
+    fn handle(&mut self, input: Input) -> Flow {
+        let stopped_before = self.state.stop_reason();
+        let mut flow = Flow::On;
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for action in self.state.handle(input) {
+                match action {
+                    Action::Finish => flow = Flow::Over,
+                    action => inputs.extend(self.act(action)),
+                }
+            }
+        }
+        let stopped = self.state.stop_reason();
+        if stopped != stopped_before
+            && let Some(stop) = stopped
+        {
+            self.tell_stop(stop);
+        }
+        flow
+    }
+
+    /// Carries an action out; may lead to another input at once.
+    fn act(&mut self, action: Action) -> Option<Input> {
+        match action {
+            Action::Open(pool) => {
+                self.say(Message::Opening(pool));
+                let record = match self.record_directory(pool) {
+                    Ok(record) => record,
+                    Err(failure) => {
+                        self.failures.insert(pool, failure);
+                        return Some(Input::NotOpened(pool));
+                    }
+                };
+                self.pools.open(pool, &self.plan.pools[pool], &self.located[pool], &self.settings, record);
+            }
+            Action::Submit(job) => {
+                let planned = &self.plan.jobs[job];
+                match self.pools.submit(planned.pool, job, planned.job.clone()) {
+                    Ok(turn) => {
+                        self.turns.insert(job, turn);
+                        self.jobs.insert((planned.pool, turn), job);
+                        self.say(Message::Submitted { job, pool: planned.pool, turn });
+                    }
+                    Err(failure) => {
+                        self.say(Message::Ended(Box::new(Ended::unstarted(job, failure.into()))));
+                        return Some(Input::Ended(job, Verdict::Failed));
+                    }
+                }
+            }
+            Action::Fail(job) => {
+                let failure = self.failures.get(&self.plan.jobs[job].pool).cloned();
+                let failure =
+                    failure.unwrap_or_else(|| Failure::new(FailureKind::NotReady, "no instance became ready"));
+                self.say(Message::Ended(Box::new(Ended::unstarted(job, failure.into()))));
+            }
+            Action::Cancel(job) => {
+                if let Some(&turn) = self.turns.get(&job) {
+                    self.pools.cancel(self.plan.jobs[job].pool, turn);
+                }
+            }
+            Action::Abandon(pool) | Action::Close(pool) => self.pools.close(pool),
+            Action::Kill => self.pools.kill(),
+            Action::Finish => {}
+        }
+        None
+    }
+
+    fn event(&mut self, pool: usize, event: Event) -> Option<Input> {
+        let input = match &event {
+            Event::InstanceReady { .. } => Some(Input::Ready),
+            Event::TurnStarted { turn, .. } => self.jobs.get(&(pool, *turn)).copied().map(Input::Started),
+            // Text comes in thousands of pieces and whole at the end.
+            Event::TurnProgressed { activity: Activity::Text(_), .. } => return None,
+            _ => None,
+        };
+        self.say(Message::Event(pool, event));
+        input
+    }
+
+    fn response(&mut self, job: usize, response: Response) -> Input {
+        if let Some(turn) = self.turns.remove(&job) {
+            self.jobs.remove(&(self.plan.jobs[job].pool, turn));
+        }
+        let verdict = match &response.outcome {
+            Outcome::Succeeded => Verdict::Succeeded,
+            Outcome::Cancelled => Verdict::Cancelled,
+            _ => Verdict::Failed,
+        };
+        let mut turns = response.turns;
+        if turns.is_empty() && !response.answer.transcript.is_empty() {
+            turns.push(response.answer);
+        }
+        self.say(Message::Ended(Box::new(Ended {
+            job,
+            outcome: response.outcome,
+            turns,
+            usage: response.usage,
+            timings: response.timings,
+            instance: response.instance,
+            generation: response.generation,
+            proof: response.proof,
+            context_lost: response.context_lost,
+        })));
+        Input::Ended(job, verdict)
+    }
+
+    /// The directory for a pool's records: one of its own where there are several pools.
+    fn record_directory(&self, pool: usize) -> Result<Option<PathBuf>, Failure> {
+        let Some(record) = &self.settings.record else { return Ok(None) };
+        if self.plan.pools.len() == 1 {
+            return Ok(Some(record.clone()));
+        }
+        let directory = record.join(format!("{}-{}", pool + 1, self.plan.pools[pool].kind.tool));
+        std::fs::create_dir(&directory).map_err(|error| {
+            Failure::new(FailureKind::BadInput, format!("{} can't be made: {error}", directory.display()))
+        })?;
+        Ok(Some(directory))
+    }
+
+    fn tell_of_sharing(&self) {
+        for line in self.plan.shared_directories(self.settings.total) {
+            self.say(Message::Notice(line));
+        }
+    }
+
+    fn tell_stop(&self, stop: Stop) {
+        let line = match stop {
+            Stop::MaxFailures => "stopping: --max-failures is reached; what runs may end".to_owned(),
+            // The printer's own words have been said.
+            Stop::Output => return,
+            Stop::Signal(signal) => {
+                format!("stopping on {}; what runs is cancelled (Ctrl-C again ends it at once)", signal.name())
+            }
+        };
+        self.say(Message::Stopping(line));
+    }
+
+    fn say(&self, message: Message) {
+        // The printer lives until the run is over.
+        let _ = self.printer.send(message);
+    }
+
+    /// Has the last words printed. A printer that is held up is waited for until the next Ctrl-C.
+    async fn finish(&self, mut news: UnboundedReceiver<News>) {
+        let killed = self.state.is_killed();
+        if killed {
+            let _ = tokio::time::timeout(LAST_WAIT, self.pools.ended()).await;
+        }
+        self.say(Message::Finish { not_done: self.state.not_done(), unreported: self.state.unreported() });
+        let finished = async {
+            while let Some(what) = news.recv().await {
+                match what {
+                    News::Printer(Reply::Finished) | News::Signal(Signal::Interrupt) => break,
+                    _ => {}
+                }
+            }
+        };
+        if killed {
+            let _ = tokio::time::timeout(LAST_WAIT, finished).await;
+        } else {
+            finished.await;
+        }
+    }
+}

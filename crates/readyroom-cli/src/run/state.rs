@@ -212,6 +212,11 @@ impl Run {
         }
     }
 
+    /// Whether everything was ended at once.
+    pub fn is_killed(&self) -> bool {
+        matches!(self.phase, Phase::Killed(_))
+    }
+
     /// The jobs that were not run to an end of their own, by place.
     pub fn not_done(&self) -> Vec<usize> {
         (0..self.jobs.len())

@@ -163,7 +163,7 @@ impl Cluster {
                 callers: caller::Callers::default(),
             }),
         };
-        match cluster.wait_ready().await {
+        match cluster.wait_ready(cluster.inner.options.wait).await {
             Ok(()) => Ok(cluster),
             Err(error) => {
                 cluster.shutdown().await;
@@ -172,9 +172,14 @@ impl Cluster {
         }
     }
 
-    async fn wait_ready(&self) -> Result<(), LaunchError> {
+    /// Waits until as many instances are ready as `wait` asks, for those who launched with [`Wait::None`] to see the
+    /// events of the start. An on-demand pool (`one_shot`) starts nothing by itself, so there is nothing to wait for.
+    ///
+    /// # Errors
+    /// `NotReady` as from [`Cluster::launch`]; the instances are left as they are.
+    pub async fn wait_ready(&self, wait: Wait) -> Result<(), LaunchError> {
         let options = &self.inner.options;
-        let wanted = match options.wait {
+        let wanted = match wait {
             _ if options.one_shot => return Ok(()),
             Wait::None => return Ok(()),
             Wait::First => 1,

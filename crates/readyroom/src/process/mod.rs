@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 mod clock;
 mod handle;
 mod platform;
+mod signals;
 mod stream;
 mod tail;
 
 pub use clock::started_scale;
 pub use handle::{Handle, ProcessInfo, TreeUsage};
+pub use signals::is_ignored;
 pub use stream::{Output, Stdin};
 pub use tail::Tail;
 
