@@ -278,6 +278,13 @@ fn a_cancelled_turn_is_cancelled_whatever_the_tool_calls_it() {
 }
 
 #[test]
+fn a_turn_that_somebody_else_aborted_has_crashed() {
+    let failure = Talk::launched(Permissions::Edit).begin(7).hear(INTERRUPTED).failure();
+    assert_eq!(failure.kind, FailureKind::Crashed { exit: None });
+    assert!(failure.evidence.contains("error_during_execution"), "{failure:?}");
+}
+
+#[test]
 fn what_is_asked_for_after_a_cancel_is_denied() {
     let mut talk = Talk::launched(Permissions::Full);
     talk.begin(1).ask(Request::Cancel { slot: Slot(0) }).take();

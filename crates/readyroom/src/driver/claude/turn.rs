@@ -202,7 +202,11 @@ impl Running {
             },
             kind => kind,
         };
-        let message = if said.is_empty() { &finish.subtype } else { said };
+        let message = match &kind {
+            FailureKind::Crashed { .. } => "the turn was aborted, and not by readyroom",
+            _ if said.is_empty() => &finish.subtype,
+            _ => said,
+        };
         let evidence: Vec<&str> =
             [finish.subtype.as_str(), word, &status, &errors].into_iter().filter(|part| !part.is_empty()).collect();
         Failure::new(kind, cut(message)).with_stderr(cut(&evidence.join(", ")))
@@ -218,6 +222,8 @@ fn by_fields(finish: &Finish, word: &str) -> FailureKind {
         (Some(413), _) => FailureKind::BadInput,
         (Some(429), _) | (_, "rate_limit") => FailureKind::RateLimited { retry_after: None },
         _ if finish.subtype.starts_with("error_max_") => FailureKind::Budget,
+        // Aborted, and not by us: somebody sent the process a signal, and it goes down.
+        _ if finish.reason.starts_with("aborted") => FailureKind::Crashed { exit: None },
         _ => FailureKind::ModelError,
     }
 }

@@ -66,6 +66,8 @@ pub(super) struct Finish {
     pub denials: Vec<(String, String)>,
     /// Who began the turn, where it was not us.
     pub origin: Option<String>,
+    /// Why the tool's loop ended: `completed`, `aborted_streaming`, ...
+    pub reason: String,
     /// The tool's own words about an end that is not the model's.
     pub errors: Vec<String>,
 }
@@ -246,6 +248,7 @@ fn finish(value: &Value) -> Finish {
             })
             .collect(),
         origin: value["origin"]["kind"].as_str().map(str::to_owned),
+        reason: text(&value["terminal_reason"]),
         errors: list(&value["errors"]).iter().map(text).collect(),
     }
 }
