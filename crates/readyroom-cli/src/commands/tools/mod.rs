@@ -1,8 +1,9 @@
 //! `readyroom tools`: what is known about each tool, on this machine and for this directory.
 //!
-//! [`list`] and [`show`] only look; [`trust`] records which of a project's files the user has
+//! [`list`] and [`show`] only look; [`check`] starts a tool; [`trust`] records which of a project's files the user has
 //! seen. Each takes its arguments and a writer, and prints nothing by itself.
 
+mod check;
 mod list;
 mod show;
 mod table;
@@ -43,6 +44,14 @@ pub enum ToolsCommand {
     /// Prints a tool's definition as it is in force, as TOML.
     #[command(after_help = "Example:\n  readyroom tools show aider")]
     Show {
+        /// The tool.
+        tool: String,
+    },
+    /// Starts one instance of a tool and checks that it gets ready, resets and stops.
+    ///
+    /// Asks nothing of a model. Exit status 1 when something does not hold.
+    #[command(after_help = "Example:\n  readyroom tools check claude")]
+    Check {
         /// The tool.
         tool: String,
     },
@@ -119,6 +128,9 @@ pub async fn run(args: &ToolsArgs, out: &mut dyn Write, screen: Screen) -> anyho
     match &args.command {
         None => list::run(&Registry::load(&layers)?, args.json, out, screen).await,
         Some(ToolsCommand::Show { tool }) => show::run(&Registry::load(&layers)?, tool, out),
+        Some(ToolsCommand::Check { tool }) => {
+            check::run(&Registry::load(&layers)?, tool, &args.directory, out, screen).await
+        }
         Some(ToolsCommand::Trust { yes }) => trust::run(&layers, *yes, out),
     }
 }
