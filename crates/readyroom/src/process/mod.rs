@@ -74,6 +74,9 @@ pub struct Command {
     pub cwd: PathBuf,
     /// Its standard streams.
     pub io: Io,
+    /// Where it and everything below it may write; a place that does not exist is made as a directory where that can be
+    /// done. `None`: wherever the user may. Devices such as `/dev/null` can always be written to.
+    pub writable: Option<Vec<PathBuf>>,
 }
 
 impl Command {
@@ -85,6 +88,7 @@ impl Command {
             env: std::env::vars_os().collect(),
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             io: Io::Pipe,
+            writable: None,
         }
     }
 
@@ -122,6 +126,9 @@ pub enum SpawnError {
         /// The reason.
         why: String,
     },
+    /// The system has no means to hold the process to the places where it may write.
+    #[error("the process can't be kept from writing elsewhere: {0}")]
+    Unconfined(String),
     /// The guardian could not be started, or died.
     #[error("the guardian process failed: {0}")]
     Guardian(String),

@@ -1,7 +1,7 @@
 //! The spawn contract: what all instances of a pool have in common, resolved to a command line and an environment.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +41,8 @@ pub struct Contract {
     pub cwd: PathBuf,
     /// What the tool may do.
     pub permissions: Permissions,
+    /// Where it and all below it may write; `None`: wherever the user may.
+    pub writable: Option<Vec<PathBuf>>,
     /// The model, where the driver passes it in its protocol.
     pub model: Option<String>,
 }
@@ -103,6 +105,7 @@ impl Contract {
             env.insert(name.into(), value.into());
         }
         args.extend(options.args.iter().cloned());
+        let writable = level.writable.as_ref().map(|places| writable(places, &cwd, &env));
         Ok(Self {
             definition,
             program: program.to_owned(),
@@ -110,6 +113,7 @@ impl Contract {
             env,
             cwd,
             permissions: options.permissions,
+            writable,
             model: options.model.clone(),
         })
     }
@@ -129,6 +133,42 @@ impl Contract {
     pub fn home(&self) -> Option<&Path> {
         self.env.get(std::ffi::OsStr::new("HOME")).map(Path::new)
     }
+}
+
+/// The places that a level's `writable` names.
+fn writable(places: &[String], cwd: &Path, env: &BTreeMap<OsString, OsString>) -> Vec<PathBuf> {
+    let variable = |name: &str| env.get(OsStr::new(name)).map(PathBuf::from);
+    let mut found = Vec::new();
+    for place in places {
+        let (root, rest) = place.split_once('}').map_or((place.as_str(), ""), |(root, rest)| (root, rest));
+        let roots = match root {
+            "{directory" => vec![cwd.to_owned()],
+            "{repository" => git_directories(cwd),
+            "{home" => variable("HOME").into_iter().collect(),
+            "{tmp" => vec![variable("TMPDIR").unwrap_or_else(|| PathBuf::from("/tmp"))],
+            _ => vec![PathBuf::from(place)],
+        };
+        found.extend(roots.into_iter().map(|root| root.join(rest.trim_start_matches('/'))));
+    }
+    found
+}
+
+/// The git directory of the repository that holds `directory`; two of them for a worktree, which shares the other's.
+fn git_directories(directory: &Path) -> Vec<PathBuf> {
+    let Some(entry) = directory.ancestors().map(|above| above.join(".git")).find(|entry| entry.exists()) else {
+        return Vec::new();
+    };
+    let pointed = |file: &Path, prefix: &str| {
+        let text = std::fs::read_to_string(file).ok()?;
+        let path = text.trim_end().strip_prefix(prefix)?.trim_start();
+        Some(file.parent()?.join(path))
+    };
+    if entry.is_dir() {
+        return vec![entry];
+    }
+    let own = pointed(&entry, "gitdir:");
+    let shared = own.as_ref().and_then(|own| pointed(&own.join("commondir"), ""));
+    own.into_iter().chain(shared).collect()
 }
 
 fn base_environment(policy: EnvPolicy) -> BTreeMap<OsString, OsString> {

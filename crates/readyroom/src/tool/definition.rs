@@ -187,6 +187,11 @@ pub struct PermissionLevel {
     pub env: BTreeMap<String, String>,
     /// Values for the driver (Codex: `sandbox`, `approval`; ACP: `mode`).
     pub settings: BTreeMap<String, String>,
+    /// Where the tool and all that it starts may write: `{directory}`, `{repository}` (the git directory of the
+    /// directory's repository), `{home}`, `{tmp}`, or paths below these. The operating system holds it to that, and
+    /// where it can't, the level is refused. Left out: wherever the user may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writable: Option<Vec<String>>,
     /// What the level really prevents, by experiment, for a person: `writes`, `writes outside the directory`, `shell`.
     pub prevents: Vec<String>,
     /// Why this tool can't hold the level; it is then refused. Empty: it holds. `full` is never refused.

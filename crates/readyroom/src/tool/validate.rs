@@ -188,6 +188,16 @@ fn levels(definition: &Definition, found: &mut Problems) {
     }
     for (level, meaning) in &definition.permissions {
         let path: [Step; 3] = ["permissions".into(), level.to_string().as_str().into(), "refused".into()];
+        for (at, place) in meaning.writable.iter().flatten().enumerate() {
+            let known = ["{directory}", "{repository}", "{home}", "{tmp}"]
+                .iter()
+                .any(|root| place.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+            if !(known || place.starts_with('/')) || place.split('/').any(|part| part == "..") {
+                let path = ["permissions".into(), level.to_string().as_str().into(), "writable".into(), at.into()];
+                let mend = "begin it with `{directory}`, `{repository}`, `{home}`, `{tmp}` or `/`, without `..`";
+                found.add(&path, format!("`{place}` is no place"), mend);
+            }
+        }
         if meaning.refused.is_empty() {
             continue;
         }
@@ -197,7 +207,8 @@ fn levels(definition: &Definition, found: &mut Problems) {
         if meaning.refused.trim().is_empty() {
             found.add(&path, "the reason is blank", "say why the tool can't hold the level, or take it out");
         }
-        if !(meaning.args.is_empty() && meaning.env.is_empty() && meaning.settings.is_empty()) {
+        let used = meaning.writable.is_some();
+        if used || !(meaning.args.is_empty() && meaning.env.is_empty() && meaning.settings.is_empty()) {
             found.add(
                 &path,
                 format!("`{level}` is refused and has args, env or settings that would never be used"),

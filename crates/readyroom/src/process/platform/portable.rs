@@ -61,6 +61,9 @@ impl PortableTree {
 
 impl Tree for PortableTree {
     async fn launch(command: &Command, ends: ChildEnds) -> Result<Self, SpawnError> {
+        if command.writable.is_some() {
+            return Err(SpawnError::Unconfined("this operating system has no means for it here".to_owned()));
+        }
         let ([stdin, stdout, stderr], _terminal) = ends.into_stdio();
         let child = std::process::Command::new(&command.program)
             .args(&command.args)

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 
+use super::confine;
 use super::mark::{LimitMark, OwnerId, TreeId};
 use super::procfs::{self, Stat, Table};
 use super::view::Viewer;
@@ -230,8 +231,9 @@ impl Guardian {
         env: Vec<(Bytes, Bytes)>,
         cwd: Bytes,
         terminal: bool,
-        descriptors: Vec<OwnedFd>,
+        mut descriptors: Vec<OwnedFd>,
     ) -> io::Result<(u32, u64, Option<OwnedFd>)> {
+        let rules = (descriptors.len() == 4).then(|| descriptors.pop()).flatten();
         let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(descriptors) else {
             return Err(Errno::MFILE.into());
         };
@@ -250,7 +252,7 @@ impl Guardian {
             .stderr(Stdio::from(stderr));
         // SAFETY: the hook makes system calls only, on values that it owns; this process has one thread anyway, so
         // nothing can be locked in the child.
-        unsafe { command.pre_exec(move || in_child(guardian, mark, open_files, terminal)) };
+        unsafe { command.pre_exec(move || in_child(guardian, mark, open_files, terminal, rules.as_ref())) };
         let pid = command.spawn()?.id();
         // It is our child and not reaped, so both speak of it and of no other.
         let started = Stat::read(pid).map_or(0, |stat| stat.started);
@@ -336,7 +338,13 @@ fn exit_of(status: WaitStatus) -> Exit {
 }
 
 /// Runs in a new child, between fork and exec.
-fn in_child(guardian: Pid, mark: LimitMark, open_files: Option<u64>, terminal: bool) -> io::Result<()> {
+fn in_child(
+    guardian: Pid,
+    mark: LimitMark,
+    open_files: Option<u64>,
+    terminal: bool,
+    rules: Option<&OwnedFd>,
+) -> io::Result<()> {
     rustix::process::setsid()?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     if rustix::process::getppid() != Some(guardian) {
@@ -352,7 +360,7 @@ fn in_child(guardian: Pid, mark: LimitMark, open_files: Option<u64>, terminal: b
         let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(open_files), maximum });
     }
     default_signals();
-    Ok(())
+    rules.map_or(Ok(()), |rules| confine::enter(rules.as_fd()))
 }
 
 /// Closes what a careless owner let through to us: it would stay open for as long as we live.

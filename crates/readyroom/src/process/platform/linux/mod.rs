@@ -14,6 +14,7 @@ use crate::error::Exit;
 use crate::process::stream::{ChildEnds, watched};
 use crate::process::{Command, SpawnError};
 
+mod confine;
 mod guardian;
 mod mark;
 mod owner;
@@ -49,6 +50,14 @@ impl Drop for Claim {
 
 impl Tree for LinuxTree {
     async fn launch(command: &Command, ends: ChildEnds) -> Result<Self, SpawnError> {
+        let rules = match &command.writable {
+            None => None,
+            Some(places) => {
+                confine::available().map_err(SpawnError::Unconfined)?;
+                let rules = confine::rules(places);
+                Some(rules.map_err(|error| SpawnError::Io { what: "making the rules of confinement", error })?)
+            }
+        };
         let (guardian, registered) = register().await?;
         let Registered { tree, exit, started } = registered;
         let claim = Claim { guardian, tree };
@@ -60,7 +69,8 @@ impl Tree for LinuxTree {
             cwd: (&command.cwd).into(),
             terminal: ends.terminal,
         };
-        claim.guardian.order(order, vec![ends.stdin, ends.stdout, ends.stderr]);
+        let descriptors = [ends.stdin, ends.stdout, ends.stderr].into_iter().chain(rules).collect();
+        claim.guardian.order(order, descriptors);
         match started.await {
             Ok(Ok(leader)) => Ok(Self { leader, exit, claim }),
             Ok(Err(error)) => Err(explain(command, error)),

@@ -21,13 +21,13 @@ use super::mark::{OwnerId, TreeId};
 use crate::error::Exit;
 
 /// Counts changes of this protocol: owner and guardian may be two programs.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// More than any real message: arguments and environment together are at most a few MB.
 const LONGEST: usize = 256 << 20;
 const HEADER: usize = 5;
 /// Descriptors with one frame.
-const DESCRIPTORS: usize = 3;
+const DESCRIPTORS: usize = 4;
 
 /// From the owner.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub(super) enum Order {
         /// The soft limit on open files that tools get.
         open_files: Option<u64>,
     },
-    /// Start a process, with the three descriptors.
+    /// Start a process, with the three descriptors, and a fourth where it is confined.
     Spawn { tree: TreeId, program: Bytes, args: Vec<Bytes>, env: Vec<(Bytes, Bytes)>, cwd: Bytes, terminal: bool },
     /// End a tree, and forget it once nothing of it is left.
     Kill { tree: TreeId },
