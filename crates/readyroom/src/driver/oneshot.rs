@@ -1,10 +1,12 @@
 //! The `oneshot` driver: any command that gets one prompt and prints one answer.
 //!
 //! Each turn has a process of its own, so a turn's end is the process's: exit status 0 with the output at its end is
-//! success, everything else is a failure. Where the prompt or the files go on the command line, the process can only
-//! be launched with its turn: [`with_turn`] makes the contract for that.
+//! success, everything else is a failure. Where the prompt or the files go on the command line, that line is known only
+//! with the turn: a shell is launched, and becomes the command when the turn comes.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Activity, Driver, Effect, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
@@ -16,20 +18,28 @@ use crate::tool::{Contract, Definition, DriverKind, OneshotSettings, PromptTo};
 const ARGUMENT_BYTES: usize = 128 << 10;
 /// The most of stderr that is kept as evidence.
 const STDERR_BYTES: usize = 8 << 10;
+/// What the shell does until its command is known. `read` takes no byte more than its line, so that the command finds
+/// the rest of stdin; `n` stands for the newlines in its words.
+const BECOME: &str = "n='\n'; IFS= read -r line && eval \"$line\"";
 /// The only conversation.
 const SLOT: Slot = Slot(0);
 
-/// Whether a process of this tool can only be launched together with its turn.
-pub fn needs_turn(definition: &Definition) -> bool {
+/// The program and arguments to launch for `contract`: its own, or a shell where the command line is not known yet.
+pub fn command(contract: &Contract) -> (PathBuf, Vec<OsString>) {
+    if needs_turn(&contract.definition) {
+        return (PathBuf::from("/bin/sh"), vec!["-c".into(), BECOME.into()]);
+    }
+    (contract.program.clone(), contract.args.clone())
+}
+
+/// Whether the command line of this tool holds its turn.
+fn needs_turn(definition: &Definition) -> bool {
     let settings = definition.oneshot.as_ref().filter(|_| definition.driver == DriverKind::Oneshot);
     settings.is_some_and(|settings| settings.prompt == PromptTo::Arg || !settings.file_args.is_empty())
 }
 
-/// `contract` with the turn's prompt and files on its command line, as far as the definition puts them there.
-#[must_use]
-pub fn with_turn(contract: &Contract, turn: &Turn) -> Contract {
-    let mut contract = contract.clone();
-    let Some(settings) = contract.definition.oneshot.clone() else { return contract };
+/// `args` with the turn's prompt and files, as far as the definition puts them there.
+fn with_turn(settings: &OneshotSettings, mut args: Vec<OsString>, turn: &Turn) -> Vec<OsString> {
     let files = turn.files.iter().flat_map(|file| {
         settings.file_args.iter().map(move |arg| {
             let mut word = OsString::new();
@@ -44,24 +54,41 @@ pub fn with_turn(contract: &Contract, turn: &Turn) -> Contract {
     });
     let files: Vec<OsString> = files.collect();
     if settings.prompt == PromptTo::Stdin {
-        contract.args.extend(files);
-        return contract;
+        args.extend(files);
+        return args;
     }
-    let prompt = text(&settings, turn);
+    let prompt = text(settings, turn);
     let place = |word: &OsString| word.to_str().is_some_and(|word| word.contains("{prompt}"));
-    match contract.args.iter().position(place) {
+    match args.iter().position(place) {
         Some(at) => {
-            let word = contract.args[at].to_string_lossy().replace("{prompt}", &prompt);
-            contract.args[at] = word.into();
-            contract.args.splice(at..at, files);
+            args[at] = args[at].to_string_lossy().replace("{prompt}", &prompt).into();
+            args.splice(at..at, files);
         }
         None => {
-            contract.args.extend(files);
-            contract.args.push("--".into());
-            contract.args.push(prompt.into());
+            args.extend(files);
+            args.push("--".into());
+            args.push(prompt.into());
         }
     }
-    contract
+    args
+}
+
+/// The line that makes a shell become `program`, whatever stands in `args`. Its stdin is what follows the line.
+fn exec_line(program: &Path, args: &[OsString]) -> Vec<u8> {
+    let mut line = b"exec".to_vec();
+    for word in std::iter::once(program.as_os_str()).chain(args.iter().map(OsString::as_os_str)) {
+        line.extend_from_slice(b" '");
+        for byte in word.as_bytes() {
+            match byte {
+                b'\'' => line.extend_from_slice(br"'\''"),
+                b'\n' => line.extend_from_slice(b"'\"$n\"'"),
+                byte => line.push(*byte),
+            }
+        }
+        line.push(b'\'');
+    }
+    line.push(b'\n');
+    line
 }
 
 /// The prompt, behind the names of the files where the command has no arguments for them.
@@ -75,6 +102,8 @@ fn text(settings: &OneshotSettings, turn: &Turn) -> String {
 
 /// The driver's state.
 pub struct Oneshot {
+    program: PathBuf,
+    args: Vec<OsString>,
     definition: Arc<Definition>,
     settings: OneshotSettings,
     phase: Phase,
@@ -99,6 +128,8 @@ impl Oneshot {
     /// A driver for a process launched by `contract`.
     pub fn new(contract: &Contract) -> Self {
         Self {
+            program: contract.program.clone(),
+            args: contract.args.clone(),
             definition: Arc::clone(&contract.definition),
             settings: contract.definition.oneshot.clone().unwrap_or_default(),
             phase: Phase::Waiting,
@@ -179,6 +210,10 @@ impl Driver for Oneshot {
             }
             Request::Begin { turn, .. } if self.phase == Phase::Waiting => {
                 self.phase = Phase::Running;
+                if needs_turn(&self.definition) {
+                    let args = with_turn(&self.settings, self.args.clone(), &turn);
+                    out.push(Effect::Write(exec_line(&self.program, &args)));
+                }
                 if self.settings.prompt == PromptTo::Stdin {
                     out.push(Effect::Write(text(&self.settings, &turn).into_bytes()));
                 }
@@ -283,15 +318,41 @@ mod tests {
 
     #[test]
     fn the_prompt_goes_where_the_command_line_says() {
-        let placed = contract("argv = [\"t\", \"-p\", \"={prompt}\", \"-x\"]\n[oneshot]\nprompt = \"arg\"\n");
-        assert!(needs_turn(&placed.definition));
-        assert_eq!(with_turn(&placed, &turn("-a {}", &[])).args, ["-p", "=-a {}", "-x"]);
+        let words = |text: &str, turn: &Turn| {
+            let contract = contract(text);
+            assert_eq!(command(&contract).0, Path::new("/bin/sh"));
+            with_turn(contract.definition.oneshot.as_ref().unwrap(), contract.args.clone(), turn)
+        };
+        let placed = "argv = [\"t\", \"-p\", \"={prompt}\", \"-x\"]\n[oneshot]\nprompt = \"arg\"\n";
+        assert_eq!(words(placed, &turn("-a {}", &[])), ["-p", "=-a {}", "-x"]);
         let files = "argv = [\"t\"]\n[oneshot]\nprompt = \"arg\"\nfile_args = [\"-f\", \"{}\"]\n";
-        let args = with_turn(&contract(files), &turn("p", &["/a", "/b"])).args;
-        assert_eq!(args, ["-f", "/a", "-f", "/b", "--", "p"]);
-        assert!(!needs_turn(&contract(STDIN).definition));
-        let oneshot = Oneshot::new(&placed);
+        assert_eq!(words(files, &turn("p", &["/a", "/b"])), ["-f", "/a", "-f", "/b", "--", "p"]);
+        assert_eq!(command(&contract(STDIN)).0, Path::new("/bin/true"));
+        let oneshot = Oneshot::new(&contract(placed));
         assert!(oneshot.refuses(&turn("a\0", &[])).is_some() && oneshot.refuses(&turn("a", &[])).is_none());
         assert!(oneshot.refuses(&turn(&"a".repeat(200_000), &[])).unwrap().message.contains("131071"));
+    }
+
+    #[test]
+    fn a_shell_takes_every_word_as_it_is_and_leaves_stdin_to_the_command() {
+        use std::io::Write as _;
+        use std::process::Stdio;
+        let prompt = "it's $(rm -r x) `y` \\ \"z\"\n\n!\u{1b}[1m\u{e9}\u{3041}\u{10ffff} \t \n";
+        let script = "printf '%s|' \"$@\"; cat";
+        let args = ["-c", script, "sh", prompt, "", " "].map(OsString::from);
+        for shell in ["/bin/sh", "/bin/bash"] {
+            let mut child = std::process::Command::new(shell)
+                .args(["-c", BECOME])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            stdin.write_all(&exec_line(Path::new("/bin/sh"), &args)).unwrap();
+            stdin.write_all(b"rest\n").unwrap();
+            drop(stdin);
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{prompt}|| |rest\n"), "{shell}");
+        }
     }
 }

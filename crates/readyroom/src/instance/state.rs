@@ -494,9 +494,14 @@ impl Machine {
     /// The turn is over and told; makes the instance available again, or ends its process.
     fn after_turn(&mut self, done: Done, process: Process, now: Instant, out: &mut Vec<Action>) {
         let success = done.outcome.is_success();
+        let stopped = matches!(done.outcome, Outcome::Cancelled | Outcome::TimedOut { .. });
         out.push(Action::Tell(Notice::Done(Box::new(done))));
         match (process, self.stop_after_turn.take()) {
             (Process::Gone(_), Some(why)) => return self.down(why, None, out),
+            // A process that was ended to end its turn has not failed.
+            (Process::Gone(_), None) if stopped => {
+                return self.down("recycled: its process ended with the turn".into(), None, out);
+            }
             (Process::Gone(failure), None) => {
                 return self.down("its process ended in a turn".into(), Some(failure), out);
             }

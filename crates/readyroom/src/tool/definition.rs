@@ -270,6 +270,8 @@ pub struct Limits {
     pub reset_seconds: u64,
     /// The longest time for a cancelled turn to end before the process is ended.
     pub cancel_seconds: u64,
+    /// The shortest time between two interrupts: some tools take two that follow closely for a wish to end.
+    pub interrupt_gap_seconds: u64,
     /// How long to wait after asking the tool to stop, and again after TERM, before the next rung.
     pub stop_seconds: u64,
     /// The most bytes that a turn may print.
@@ -292,6 +294,7 @@ impl Default for Limits {
             ready_seconds: 60,
             reset_seconds: 10,
             cancel_seconds: 5,
+            interrupt_gap_seconds: 0,
             stop_seconds: 2,
             output_bytes: 64 << 20,
             prompt_bytes: 4 << 20,

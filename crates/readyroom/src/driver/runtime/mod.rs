@@ -120,9 +120,10 @@ impl Link {
                 Failure::new(FailureKind::NotReady, format!("can't write {}: {error}", path.display()))
             })?;
         }
+        let (program, args) = super::oneshot::command(&contract);
         let command = process::Command {
-            program: contract.program.clone(),
-            args: contract.args.clone(),
+            program,
+            args,
             env: contract.env.clone(),
             cwd: contract.cwd.clone(),
             io: match contract.definition.transport {
@@ -130,6 +131,7 @@ impl Link {
                 Transport::Merged => process::Io::Merged,
                 Transport::Pty => process::Io::Pty,
             },
+            writable: contract.writable.clone(),
         };
         let process = process::spawn(&command).await.map_err(|error| spawn_failure(&contract, &error))?;
         let (requests, inbox) = mpsc::channel(64);
@@ -220,10 +222,14 @@ fn write_if_missing(path: &std::path::Path, text: &str) -> std::io::Result<()> {
 fn spawn_failure(contract: &Contract, error: &SpawnError) -> Failure {
     let kind = match error {
         SpawnError::NotFound { .. } | SpawnError::NotExecutable { .. } => FailureKind::ToolMissing,
-        SpawnError::BadDirectory { .. } => FailureKind::BadInput,
+        SpawnError::BadDirectory { .. } | SpawnError::Unconfined(_) => FailureKind::BadInput,
         _ => FailureKind::NotReady,
     };
-    Failure::new(kind, format!("can't start {}: {error}", contract.definition.id))
+    let mend = match error {
+        SpawnError::Unconfined(_) => "; permissions `full` need no such means",
+        _ => "",
+    };
+    Failure::new(kind, format!("can't start {}: {error}{mend}", contract.definition.id))
 }
 
 /// The failure for what is still open when a process is gone.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
@@ -34,6 +35,9 @@ pub(super) struct Pump {
     recorder: Option<Recorder>,
     limits: Limits,
     broken: Option<Failure>,
+    interrupted: Option<Instant>,
+    /// When the next interrupt may be sent. Nothing is written before it, so that the order is kept.
+    interrupt_due: Option<Instant>,
 }
 
 /// Why the loop was left.
@@ -51,6 +55,7 @@ enum Step {
     Ask(Option<Request>),
     Stop(Stop),
     Exit,
+    Interrupt,
 }
 
 impl Pump {
@@ -71,6 +76,8 @@ impl Pump {
             recorder,
             limits: contract.definition.limits.clone(),
             broken: None,
+            interrupted: None,
+            interrupt_due: None,
         }
     }
 
@@ -95,7 +102,9 @@ impl Pump {
         let left = loop {
             let step = tokio::select! {
                 read = self.stdout.read(&mut out) => Step::Out(read),
-                wrote = write_some(&mut self.stdin, self.outgoing.front(), self.written) => Step::Wrote(wrote),
+                wrote = write_some(&mut self.stdin, self.outgoing.front(), self.written),
+                    if self.interrupt_due.is_none() => Step::Wrote(wrote),
+                () = due(self.interrupt_due) => Step::Interrupt,
                 asked = inbox.recv() => Step::Ask(asked),
                 read = read_some(&mut stderr, &mut err) => Step::Err(read),
                 _ = &mut exit => Step::Exit,
@@ -115,6 +124,7 @@ impl Pump {
                 Step::Ask(Some(request)) => self.ask(request, &mut effects),
                 Step::Ask(None) => break Left::Stop(Stop::Now),
                 Step::Exit => break Left::Exited,
+                Step::Interrupt => self.interrupt(),
                 Step::Stop(wish) => break Left::Stop(wish),
             }
             self.carry_out(&mut effects).await;
@@ -172,6 +182,12 @@ impl Pump {
         self.driver.stderr(bytes, effects);
     }
 
+    fn interrupt(&mut self) {
+        self.interrupted = Some(Instant::now());
+        self.interrupt_due = None;
+        self.handle.interrupt();
+    }
+
     fn advance(&mut self, wrote: usize) {
         self.written += wrote;
         if self.outgoing.front().is_some_and(|front| self.written >= front.len()) {
@@ -210,7 +226,11 @@ impl Pump {
                     continue;
                 }
                 Effect::Interrupt => {
-                    self.handle.interrupt();
+                    let gap = std::time::Duration::from_secs(self.limits.interrupt_gap_seconds);
+                    match self.interrupted {
+                        Some(last) if last.elapsed() < gap => self.interrupt_due = Some(last + gap),
+                        _ => self.interrupt(),
+                    }
                     continue;
                 }
                 Effect::Ready { version } => {
@@ -334,6 +354,13 @@ impl Pump {
             }
             self.take_stderr(&buffer[..read], effects);
         }
+    }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 
