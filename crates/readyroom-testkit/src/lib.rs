@@ -4,9 +4,11 @@
 pub mod fake;
 mod guardian;
 pub mod model;
+pub mod owner;
 pub mod sandbox;
 pub mod tools;
 
 pub use guardian::use_guardian;
 pub use model::{Model, Request, Script, Step};
+pub use owner::Owner;
 pub use sandbox::{Sandbox, assert_nothing_left};
