@@ -1,3 +1,64 @@
-//! Project tasks.
+//! What the project does with itself: installs the pinned tools, tests against them, checks the code, shows itself.
+//!
+//! Run as `cargo xtask COMMAND`.
 
-fn main() {}
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "these are commands for a person")]
+
+mod host;
+mod install;
+mod lint;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What the project does with itself.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install the pinned tools below target/tools, and what the tests need besides. A second run finds them in a moment.
+    Install,
+    /// Install what the tests need, run all of them and the documentation's, and close with a line of counts.
+    Test {
+        /// Only tests whose name holds this.
+        filter: Option<String>,
+    },
+    /// Check the form of the code: fmt, clippy and rustdoc with warnings as errors, and cargo-deny.
+    Lint,
+    /// Check dependencies with cargo-deny, which is installed below target/tools where it is missing.
+    Deny,
+    /// `test`, then `lint`: what CI runs.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Carries a command out; false where it found something wrong and has said so.
+fn run(command: Command) -> anyhow::Result<bool> {
+    match command {
+        Command::Install => install::tools().map(|()| true),
+        Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Lint => lint::all(),
+        Command::Deny => lint::deny(),
+        Command::Ci => {
+            let tested = test::run(None)?;
+            Ok(lint::all()? && tested)
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Runs every test there is, and counts them.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+
+use crate::{host, install};
+
+/// What the test binaries said.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    /// Numbers of the rules that a test named `rule_NN_..` has shown to hold.
+    rules: BTreeSet<u32>,
+}
+
+/// Each driver's rules are numbered, and each has a test.
+const RULES: std::ops::RangeInclusive<u32> = 1..=16;
+
+/// Installs what is needed and runs the tests, or those whose name holds `filter`; whether all is well.
+pub fn run(filter: Option<&str>) -> anyhow::Result<bool> {
+    install::tools()?;
+    // The tests drive programs of the workspace, which cargo builds only for tests of the same package.
+    host::run(cargo(&["build", "--workspace", "--bins"]).stdout(Stdio::null()))?;
+    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    let mut child = command
+        .args(["--"].iter().filter(|_| filter.is_some()))
+        .args(filter)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cargo can't be run")?;
+    let mut counts = Counts::default();
+    let mut out = std::io::stdout().lock();
+    for line in BufReader::new(child.stdout.take().expect("stdout is piped")).split(b'\n') {
+        let line = line.context("the tests' output")?;
+        counts.line(&String::from_utf8_lossy(&line));
+        out.write_all(&line)?;
+        out.write_all(b"\n")?;
+        out.flush()?;
+    }
+    let ended_well = child.wait()?.success();
+    drop(out);
+    let lines = counts.verdict(ended_well, filter.is_none());
+    for line in &lines.0 {
+        println!("{line}");
+    }
+    Ok(lines.1)
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(args).current_dir(host::workspace()).env("READYROOM_TOOLS_DIR", host::tools());
+    command
+}
+
+impl Counts {
+    /// Takes a line of a test binary's output.
+    fn line(&mut self, line: &str) {
+        // Something that a test's child printed may stand before it on the same line.
+        if let Some(at) = line.find("test result: ") {
+            let mut numbers = line[at..].split([';', '.']).filter_map(|part| {
+                let mut words = part.split_whitespace().rev();
+                let (what, number) = (words.next()?, words.next()?.parse::<u64>().ok()?);
+                Some((what.to_owned(), number))
+            });
+            for (what, number) in numbers.by_ref() {
+                match what.as_str() {
+                    "passed" => self.passed += number,
+                    "failed" => self.failed += number,
+                    "ignored" => self.ignored += number,
+                    _ => {}
+                }
+            }
+        } else if let Some((name, "ok")) = line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... ")) {
+            let number: Option<u32> =
+                name.rsplit("::").next().and_then(|name| name.strip_prefix("rule_")).and_then(|name| {
+                    let digits: String = name.chars().take_while(char::is_ascii_digit).collect();
+                    digits.parse().ok()
+                });
+            self.rules.extend(number);
+        }
+    }
+
+    /// The closing lines, and whether all is well. A test that is ignored has failed to show anything.
+    fn verdict(mut self, ended_well: bool, whole: bool) -> (Vec<String>, bool) {
+        let mut lines = Vec::new();
+        if self.ignored > 0 {
+            lines.push(format!("{} tests are ignored, which counts as failed", self.ignored));
+            self.failed += self.ignored;
+        }
+        if whole {
+            let missing: Vec<String> =
+                RULES.filter(|rule| !self.rules.contains(rule)).map(|rule| rule.to_string()).collect();
+            if !missing.is_empty() {
+                lines.push(format!("no test that passed shows rule {}", missing.join(", ")));
+                self.failed += missing.len() as u64;
+            }
+        }
+        if !ended_well && self.failed == 0 {
+            lines.push("a test binary was not built, or did not come to its end".to_owned());
+            self.failed = 1;
+        }
+        if self.passed == 0 && self.failed == 0 {
+            lines.push("no test was run".to_owned());
+            self.failed = u64::from(whole);
+        }
+        let well = ended_well && self.failed == 0;
+        lines.push(format!("{} passed, {} failed, 0 skipped", self.passed, self.failed));
+        (lines, well)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(lines: &[&str]) -> Counts {
+        let mut counts = Counts::default();
+        lines.iter().for_each(|line| counts.line(line));
+        counts
+    }
+
+    #[test]
+    fn counts_are_summed_over_all_binaries() {
+        let counts = counted(&[
+            "test driver::tests::rule_03_a_success_may_hold_a_failure ... ok",
+            "test rule_04_ended_is_not_quiescent ... FAILED",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.33s",
+            "noise test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.33s",
+        ]);
+        assert_eq!(counts, Counts { passed: 13, failed: 1, ignored: 1, rules: [3].into() });
+        let (lines, well) = counts.verdict(false, false);
+        assert_eq!(lines.last().unwrap(), "13 passed, 2 failed, 0 skipped");
+        assert!(!well);
+    }
+
+    #[test]
+    fn a_rule_without_a_test_is_a_failure_of_the_whole_run_only() {
+        let mut counts = Counts { passed: 20, rules: RULES.collect(), ..Counts::default() };
+        counts.rules.remove(&7);
+        let (lines, well) = counts.verdict(true, true);
+        assert_eq!(lines, ["no test that passed shows rule 7", "20 passed, 1 failed, 0 skipped"]);
+        assert!(!well);
+        let counts = Counts { passed: 2, ..Counts::default() };
+        assert_eq!(counts.verdict(true, false), (vec!["2 passed, 0 failed, 0 skipped".to_owned()], true));
+    }
+
+    #[test]
+    fn a_binary_that_dies_is_a_failure() {
+        let counts = Counts { passed: 5, ..Counts::default() };
+        let (lines, well) = counts.verdict(false, false);
+        assert_eq!(lines.last().unwrap(), "5 passed, 1 failed, 0 skipped");
+        assert!(!well);
+    }
+}
