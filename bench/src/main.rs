@@ -1,0 +1,59 @@
+//! The benchmarks: each part measures its two sides in one run and prints raw times, medians and the ratio.
+//!
+//! `cargo xtask bench NAME` builds what a part needs, with optimisation, and runs it. A part exits with 1 where a ratio
+//! is worse than the project's goal for it.
+
+#![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+
+mod fill;
+mod stats;
+mod turn;
+mod warm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures readyroom.
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// A turn on a warm instance against the tool's own one-shot command, for each tool.
+    Warm {
+        /// Only these tools.
+        tools: Vec<String>,
+        /// How many jobs beyond the first.
+        #[arg(long, default_value_t = 30)]
+        jobs: usize,
+        /// How many one-shot runs.
+        #[arg(long, default_value_t = 5)]
+        one_shots: usize,
+    },
+    /// How well 4 instances of Claude Code are kept busy.
+    Fill,
+    /// A turn on an echo tool against a bare ping-pong over pipes.
+    Turn {
+        /// Turns in a round.
+        #[arg(long, default_value_t = 3000)]
+        turns: usize,
+        /// Rounds; the sides take turns.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    readyroom::init();
+    let met = match Args::parse().part {
+        Part::Warm { tools, jobs, one_shots } => warm::run(&tools, jobs, one_shots)?,
+        Part::Fill => fill::run()?,
+        Part::Turn { turns, rounds } => turn::run(turns, rounds)?,
+    };
+    println!("{}", if met { "all goals met" } else { "a goal was missed" });
+    Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

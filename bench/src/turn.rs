@@ -1,0 +1,187 @@
+//! One turn on an echo tool, through the cluster, against a bare blocking ping-pong over pipes with the same tool.
+
+#![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use readyroom::cluster::blocking;
+use readyroom::{Cluster, ClusterOptions, Context, Routing, Wait};
+use readyroom_testkit::fake;
+
+use crate::stats::{median, ratio, short, summary};
+
+/// The most that a turn through the asynchronous cluster may cost, in bare ping-pongs.
+const GOAL: f64 = 4.0;
+
+/// How many instances the launch of many has.
+const MANY: usize = 500;
+
+/// The echo at the other end of bare pipes.
+struct Bare {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Bare {
+    fn spawn() -> anyhow::Result<Self> {
+        let mut child = Command::new(fake::program("readyroom-echo"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            anyhow::bail!("the echo has no pipes");
+        };
+        Ok(Self { child, stdin, stdout: BufReader::new(stdout) })
+    }
+
+    fn turn(&mut self, line: &mut String) -> anyhow::Result<()> {
+        self.stdin.write_all(b"hello\n:fence 0123456789abcdef 0123456789abcdef\n")?;
+        loop {
+            line.clear();
+            if self.stdout.read_line(line)? == 0 {
+                anyhow::bail!("the echo ended");
+            }
+            if line == "0123456789abcdef0123456789abcdef\n" {
+                return Ok(());
+            }
+        }
+    }
+
+    fn end(mut self) -> anyhow::Result<()> {
+        drop(self.stdin);
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+/// The time of a turn with `instances` bare processes side by side, one blocking thread each.
+fn bare(instances: usize, turns: usize) -> anyhow::Result<Duration> {
+    let mut processes = (0..instances).map(|_| Bare::spawn()).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut line = String::new();
+    for process in &mut processes {
+        process.turn(&mut line)?;
+    }
+    let each = turns / instances;
+    let started = Instant::now();
+    let ended: Vec<anyhow::Result<Bare>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = processes
+            .into_iter()
+            .map(|mut process| {
+                scope.spawn(move || {
+                    let mut line = String::new();
+                    for _ in 0..each {
+                        process.turn(&mut line)?;
+                    }
+                    Ok(process)
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))
+            .collect()
+    });
+    let took = started.elapsed() / u32::try_from(each * instances)?;
+    for process in ended {
+        process?.end()?;
+    }
+    Ok(took)
+}
+
+fn options(instances: usize, context: Context) -> ClusterOptions {
+    ClusterOptions {
+        wait: Wait::All,
+        routing: Routing::LeastBusy,
+        context,
+        ..ClusterOptions::default().count(instances)
+    }
+}
+
+async fn asynchronous(instances: usize, turns: usize, context: Context) -> anyhow::Result<Duration> {
+    let (definition, program) = fake::echo_definition(&[]);
+    let cluster = Cluster::launch(definition, &program, options(instances, context)).await?;
+    for _ in 0..instances {
+        cluster.submit("hello")?.await;
+    }
+    let each = turns / instances;
+    let started = Instant::now();
+    let callers: Vec<_> = (0..instances)
+        .map(|_| {
+            let cluster = cluster.clone();
+            tokio::spawn(async move {
+                for _ in 0..each {
+                    let response = cluster.submit("hello")?.await;
+                    anyhow::ensure!(response.ok(), "{}", response.outcome);
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await??;
+    }
+    let took = started.elapsed() / u32::try_from(each * instances)?;
+    cluster.shutdown().await;
+    Ok(took)
+}
+
+fn blocking(turns: usize) -> anyhow::Result<Duration> {
+    let (definition, program) = fake::echo_definition(&[]);
+    let cluster = blocking::Cluster::launch(definition, &program, options(1, Context::Keep))?;
+    cluster.submit("hello")?.wait();
+    let started = Instant::now();
+    for _ in 0..turns {
+        cluster.send("hello")?;
+        let response = cluster.read_any(Duration::from_secs(10));
+        anyhow::ensure!(response.is_some_and(|response| response.ok()), "a turn failed");
+    }
+    let took = started.elapsed() / u32::try_from(turns)?;
+    cluster.shutdown();
+    Ok(took)
+}
+
+fn own_memory() -> anyhow::Result<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = statm.split_whitespace().nth(1).unwrap_or("0").parse()?;
+    Ok(pages * 4096)
+}
+
+/// Measures. Whether the goal was met.
+pub fn run(turns: usize, rounds: usize) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut met = true;
+    for instances in [1, 8] {
+        let (mut bares, mut ours, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            bares.push(bare(instances, turns)?);
+            ours.push(runtime.block_on(asynchronous(instances, turns, Context::Keep))?);
+            fresh.push(runtime.block_on(asynchronous(instances, turns, Context::Fresh))?);
+        }
+        let found = ratio(median(&ours), median(&bares));
+        let proven = ratio(median(&fresh), median(&bares));
+        println!("{instances} instance(s), a turn:");
+        println!("  bare ping-pong          {}", summary(&bares));
+        println!("  cluster                 {}  {found:.2}x (goal: at most {GOAL}x)", summary(&ours));
+        println!("  cluster, proven resets  {}  {proven:.2}x (two round trips)", summary(&fresh));
+        met &= found <= GOAL;
+    }
+    let blocked = (0..rounds).map(|_| blocking(turns)).collect::<anyhow::Result<Vec<_>>>()?;
+    println!("1 instance, blocking send and read_any: {}", summary(&blocked));
+
+    let before = own_memory()?;
+    let started = Instant::now();
+    let (definition, program) = fake::echo_definition(&[]);
+    let launched = runtime.block_on(async {
+        let launched = Cluster::launch(definition, &program, options(MANY, Context::Keep)).await?;
+        anyhow::Ok((launched, started.elapsed()))
+    })?;
+    let (cluster, took) = launched;
+    let each = own_memory()?.saturating_sub(before) / MANY as u64;
+    println!("{MANY} instances launched in {}; {:.1} KiB of our memory each", short(took), each as f64 / 1024.0);
+    runtime.block_on(cluster.shutdown());
+    Ok(met)
+}
