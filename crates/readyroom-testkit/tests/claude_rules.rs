@@ -7,7 +7,7 @@ use std::time::Duration;
 use claude_support::{Stage, activity, answer, bash, prompt_blocks, write};
 use readyroom::driver::Activity;
 use readyroom::job::Mode;
-use readyroom::{Denials, Event, Exit, FailureKind, Job, Permissions};
+use readyroom::{Context, Denials, Event, Exit, FailureKind, Job, Permissions};
 use readyroom_testkit::{Step, assert_nothing_left};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,6 +89,38 @@ async fn rule_04_what_a_turn_leaves_behind_never_reaches_the_next() {
         assert!(!messages.contains("<task-notification>"), "{messages}");
     }
     cluster.shutdown().await;
+    assert_nothing_left(&stage.sandbox);
+}
+
+/// Shown in both directions: a conversation that is cleared before each turn, and one whose tool is driven by hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rule_06_what_failed_stays_in_the_context_until_it_is_reset() {
+    let stage = Stage::new();
+    stage.model.on("wapiti1", Step::status(403));
+    stage.model.on("wapiti2", "fine");
+    // The tool by itself merges what failed into what comes next.
+    let (definition, program) = stage.sandbox.definition();
+    let mut command = std::process::Command::new(program);
+    command.args(&definition.argv[1..]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+    let mut child = stage.sandbox.apply(&mut command).spawn().unwrap();
+    for prompt in ["Do it, wapiti1", "Do it, wapiti2"] {
+        let line = serde_json::json!({"type": "user", "message": {"role": "user", "content": prompt}});
+        std::io::Write::write_all(child.stdin.as_mut().unwrap(), format!("{line}\n").as_bytes()).unwrap();
+    }
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert!(stage.model.wait_request("wapiti2").holds("wapiti1"), "this tool has learnt to forget");
+    // Under the driver it is gone, in both kinds of context.
+    for context in [Context::Fresh, Context::Keep] {
+        stage.model.on("wapiti2", "fine");
+        let cluster = stage.launch(stage.options(Permissions::Edit).context(context)).await;
+        assert_eq!(cluster.submit("Do it, wapiti1").unwrap().await.outcome.name(), "auth");
+        let response = cluster.submit("Do it, wapiti2").unwrap().await;
+        assert_eq!(response.answer.text, "fine");
+        assert_eq!(response.context_lost, context == Context::Keep);
+        assert!(!stage.model.requests_of("wapiti2").pop().unwrap().holds("wapiti1"));
+        cluster.shutdown().await;
+    }
     assert_nothing_left(&stage.sandbox);
 }
 
