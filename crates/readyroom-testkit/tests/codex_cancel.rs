@@ -2,11 +2,11 @@
 //!
 //! | Codex is | Cell |
 //! |---|---|
-//! | streaming | `cell_codex_streaming` |
-//! | waiting for a model that is silent | `cell_codex_silent` |
-//! | retrying | `cell_codex_retrying` |
-//! | running a shell command | `cell_codex_command` |
-//! | asking for a permission | impossible: the driver answers in the same step in which it reads the question, so no order can come between; `cell_codex_asking` shows that nothing waits |
+//! | streaming | `cancel_codex_streaming` |
+//! | waiting for a model that is silent | `cancel_codex_model_silent` |
+//! | retrying | `cancel_codex_retrying` |
+//! | running a shell command | `cancel_codex_shell_command` |
+//! | asking for a permission | impossible: the driver answers in the same step in which it reads the question, so no order can come between; `cancel_codex_permission_asked` shows that nothing waits |
 
 mod codex_support;
 
@@ -76,26 +76,26 @@ fn text(activity: &Activity) -> bool {
 }
 
 #[tokio::test]
-async fn cell_codex_streaming() {
+async fn cancel_codex_streaming() {
     let slow = || Step::Slow { text: "One word after the other. ".repeat(400), chunk: 10, delay_ms: 50 };
     tokio::join!(cell(slow(), text, None, How::Cancel), cell(slow(), text, None, How::Timeout));
 }
 
 #[tokio::test]
-async fn cell_codex_silent() {
+async fn cancel_codex_model_silent() {
     let silent = || Step::HangAfter { text: "And then nothing".into() };
     tokio::join!(cell(silent(), text, None, How::Cancel), cell(silent(), text, None, How::Timeout));
 }
 
 #[tokio::test]
-async fn cell_codex_retrying() {
+async fn cancel_codex_retrying() {
     let retrying: fn(&Activity) -> bool = |activity| matches!(activity, Activity::Retrying { .. });
     let wait = || Step::retry_after(60);
     tokio::join!(cell(wait(), retrying, None, How::Cancel), cell(wait(), retrying, None, How::Timeout));
 }
 
 #[tokio::test]
-async fn cell_codex_command() {
+async fn cancel_codex_shell_command() {
     let started: fn(&Activity) -> bool = |activity| matches!(activity, Activity::ToolStarted(_));
     let command = || Script::new([shell("sleep 4321"), Step::say("done")]);
     tokio::join!(
@@ -105,7 +105,7 @@ async fn cell_codex_command() {
 }
 
 #[tokio::test]
-async fn cell_codex_asking() {
+async fn cancel_codex_permission_asked() {
     let place = Place::new();
     let outside = place.sandbox.outside().join("out.txt");
     let leave = unsandboxed(&format!("touch {}", outside.display()));

@@ -1,6 +1,8 @@
 //! What the tests of the real Codex have in common.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
+pub mod raw;
+
 use std::time::Duration;
 
 use readyroom::cluster::Status;
@@ -48,9 +50,9 @@ impl Place {
         assert_nothing_left(&self.sandbox);
     }
 
-    /// Whether a process whose command line holds this is running in the sandbox.
+    /// Whether this very command is running in the sandbox. (The helpers that start it name it in theirs.)
     pub fn runs(&self, command: &str) -> bool {
-        readyroom_testkit::sandbox::processes_of(&self.sandbox).iter().any(|process| process.command.contains(command))
+        readyroom_testkit::sandbox::processes_of(&self.sandbox).iter().any(|process| process.command == command)
     }
 
     /// Waits until such a process runs.
