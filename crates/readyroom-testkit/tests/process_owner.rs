@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use process_support::*;
 use readyroom::Exit;
 use readyroom::process;
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal};
 
 const ALL: &str = "child,group,session,deaf,stopped,lost,deaf-leader";
 const COUNT: usize = 7;
@@ -84,6 +84,27 @@ fn a_stopped_owner_keeps_its_tools_until_it_is_killed() {
     assert!(owner.seen.iter().all(Seen::lives));
     owner.kill();
     assert_all_dead(&owner.seen);
+}
+
+#[test]
+fn an_owner_whose_socket_is_held_elsewhere_is_dead_all_the_same() {
+    let _alone = alone();
+    let mut owner = Owner::start();
+    // What a fork of the owner without exec does to its descriptors: another process has them too.
+    let pid = Pid::from_raw(owner.child.id() as i32).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let mut held = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{}/fd", owner.child.id())).unwrap() {
+        let entry = entry.unwrap();
+        if std::fs::read_link(entry.path()).unwrap().to_string_lossy().starts_with("socket:") {
+            let number = entry.file_name().to_str().unwrap().parse().unwrap();
+            held.push(rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()).unwrap());
+        }
+    }
+    assert!(!held.is_empty());
+    owner.kill();
+    assert_all_dead(&owner.seen);
+    assert_all_dead(std::slice::from_ref(&owner.guardian));
 }
 
 #[test]
