@@ -1,6 +1,6 @@
 //! Runs an instance's machine over a link: waits for orders, reports and deadlines, and carries out the actions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::messages::{Notice, Order};
 use super::state::{Action, Event, Machine, Rules};
-use crate::driver::runtime::{Link, Recorder, Report};
+use crate::driver::runtime::{Left, Link, Recorder, Report, Seat, SharedProcess};
 use crate::error::{Failure, FailureKind};
 use crate::process::TreeUsage;
 use crate::tool::Contract;
@@ -23,8 +23,11 @@ pub struct Settings {
     pub contract: Arc<Contract>,
     /// The machine's rules.
     pub rules: Rules,
-    /// Where its record goes, if it is recorded.
+    /// Where its record goes, if it is recorded. A process that instances share has the record of the one that started
+    /// it.
     pub record: Option<PathBuf>,
+    /// The process that the pool's instances share; none: each has its own.
+    pub shared: Option<Arc<SharedProcess>>,
 }
 
 /// The pool's end of an instance. Dropping it ends the instance and its process at once.
@@ -70,12 +73,6 @@ pub fn spawn(settings: Settings, notices: mpsc::UnboundedSender<(usize, Notice)>
     };
     tokio::spawn(actor.run(inbox));
     InstanceHandle { orders, link, generation }
-}
-
-/// A slot in a process, and what it reports.
-struct Seat {
-    link: Link,
-    reports: mpsc::Receiver<Report>,
 }
 
 struct Actor {
@@ -131,15 +128,23 @@ impl Actor {
                 }
             }
             Action::Settle(began) => {
+                // In a shared process no commands are possible, and what was started is not known to be this turn's.
                 let strays = match &self.seat {
-                    Some(seat) => seat.link.end_strays(began).await,
-                    None => Vec::new(),
+                    Some(seat) if self.settings.shared.is_none() => seat.link.end_strays(began).await,
+                    _ => Vec::new(),
                 };
                 return Some(Event::Settled(strays.into_iter().map(|stray| stray.command).collect()));
             }
             Action::StopProcess => {
                 if let Some(seat) = &self.seat {
-                    seat.link.stop();
+                    if let Some(shared) = &self.settings.shared {
+                        shared.retire(&seat.link);
+                    }
+                    if seat.link.leave(seat.slot).await == Left::Others {
+                        let left =
+                            Failure::new(FailureKind::Crashed { exit: None }, "it left the process that it shared");
+                        return Some(Event::Report(Report::Gone(left)));
+                    }
                 }
             }
             Action::KillProcess => {
@@ -157,24 +162,20 @@ impl Actor {
     async fn launch(&mut self) -> Event {
         let generation = self.machine.generation();
         self.generation.store(generation, Ordering::Relaxed);
-        let recorder = match &self.settings.record {
-            Some(directory) => match Recorder::create(directory, self.settings.index, generation) {
-                Ok(recorder) => Some(recorder),
-                Err(error) => {
-                    return Event::LaunchFailed(Failure::new(
-                        FailureKind::BadInput,
-                        format!("the record can't be written in {}: {error}", directory.display()),
-                    ));
-                }
+        let recorder = || recorder(self.settings.record.as_deref(), self.settings.index, generation);
+        let contract = Arc::clone(&self.settings.contract);
+        let seat = match &self.settings.shared {
+            Some(shared) => shared.join(contract, recorder).await,
+            None => match recorder() {
+                Ok(recorder) => Link::launch(contract, recorder).await.map(|link| link.seat()),
+                Err(failure) => Err(failure),
             },
-            None => None,
         };
-        match Link::launch(Arc::clone(&self.settings.contract), recorder).await {
-            Ok(link) => {
-                let (slot, reports) = link.attach();
-                let pid = link.pid();
-                self.publish(Some(link.clone()));
-                self.seat = Some(Seat { link, reports });
+        match seat {
+            Ok(seat) => {
+                let (pid, slot) = (seat.link.pid(), seat.slot);
+                self.publish(Some(seat.link.clone()));
+                self.seat = Some(seat);
                 Event::Launched(pid, slot)
             }
             Err(failure) => Event::LaunchFailed(failure),
@@ -184,6 +185,13 @@ impl Actor {
     fn publish(&self, link: Option<Link>) {
         *self.shared_link.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = link;
     }
+}
+
+fn recorder(directory: Option<&Path>, index: usize, generation: u32) -> Result<Option<Recorder>, Failure> {
+    let Some(directory) = directory else { return Ok(None) };
+    Recorder::create(directory, index, generation).map(Some).map_err(|error| {
+        Failure::new(FailureKind::BadInput, format!("the record can't be written in {}: {error}", directory.display()))
+    })
 }
 
 async fn next_report(seat: &mut Option<Seat>) -> Report {

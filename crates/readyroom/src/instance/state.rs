@@ -607,3 +607,7 @@ fn outcome_of(cause: &Cause, active: &Active) -> Outcome {
         Cause::Late(after) => Outcome::TimedOut { after: *after, evidence: active.announced.clone() },
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

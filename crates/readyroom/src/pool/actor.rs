@@ -12,6 +12,7 @@ use super::dispatcher::{Action, Addition, Dispatcher, Facts, Rules, Submission};
 use super::mailbox::{CallerId, Mailbox};
 use super::response::{InstanceState, InstanceStatus, Response, Status};
 use crate::driver::ContextReply;
+use crate::driver::runtime::SharedProcess;
 use crate::error::Failure;
 use crate::event::{Event, TurnId};
 use crate::instance::messages::{Notice, Order};
@@ -130,8 +131,13 @@ pub fn start(settings: PoolSettings) -> PoolHandle {
     let pending = Arc::new(AtomicUsize::new(0));
     let limits = settings.contract.definition.limits.clone();
     let recycles = settings.context == Context::Fresh;
+    let shares = !settings.one_shot && SharedProcess::fits(&settings.contract);
+    let shared = shares.then(|| Arc::new(SharedProcess::default()));
     let instances = (0..settings.rules.count)
-        .map(|index| instance::spawn(instance_settings(&settings, index, &limits), notices_in.clone()))
+        .map(|index| {
+            let instance = Settings { shared: shared.clone(), ..instance_settings(&settings, index, &limits) };
+            instance::spawn(instance, notices_in.clone())
+        })
         .collect();
     let actor = Actor {
         dispatcher: Dispatcher::new(settings.rules.clone()),
@@ -156,10 +162,12 @@ pub fn start(settings: PoolSettings) -> PoolHandle {
 
 fn instance_settings(settings: &PoolSettings, index: usize, limits: &Limits) -> Settings {
     let contract = &settings.contract;
-    let recycle_after = match (settings.one_shot, settings.context, limits.recycle_turns) {
-        (true, ..) => Some(1),
-        (_, Context::Keep, _) | (_, _, 0) => None,
-        (_, _, turns) => Some(spread(turns, index)),
+    // A fresh context is a new session, so that a limit on sessions is one on turns.
+    let most = [limits.recycle_turns, limits.recycle_sessions].into_iter().filter(|most| *most > 0).min();
+    let recycle_after = match (settings.one_shot, settings.context) {
+        (true, _) => Some(1),
+        (_, Context::Keep) => None,
+        (_, Context::Fresh) => most.map(|most| spread(most, index)),
     };
     Settings {
         index,
@@ -173,6 +181,7 @@ fn instance_settings(settings: &PoolSettings, index: usize, limits: &Limits) -> 
             recycle_after,
         },
         record: settings.record.clone(),
+        shared: None,
     }
 }
 

@@ -794,3 +794,7 @@ impl Dispatcher {
         f64::from(u32::try_from(self.random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
     }
 }
+
+#[cfg(test)]
+#[path = "dispatcher_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@
 
 mod pump;
 mod record;
+mod shared;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 pub use record::Recorder;
+pub use shared::{Left, Seat, SharedProcess};
 
 use super::{Activity, ContextReply, Effect, Proof, Request, Slot, TurnEnd};
 use crate::error::{Exit, Failure, FailureKind};
@@ -144,8 +146,8 @@ impl Link {
     }
 
     /// Takes the next free slot.
-    pub fn attach(&self) -> (Slot, mpsc::Receiver<Report>) {
-        let (sender, receiver) = mpsc::channel(REPORTS);
+    pub fn seat(&self) -> Seat {
+        let (sender, reports) = mpsc::channel(REPORTS);
         let mut state = self.seats.lock();
         let slot = Slot(state.next);
         state.next += 1;
@@ -156,23 +158,38 @@ impl Link {
             let _ = sender.try_send(Report::Gone(failure.clone()));
         }
         state.taken.insert(slot, sender);
-        (slot, receiver)
+        drop(state);
+        Seat { link: self.clone(), slot, reports }
     }
 
-    /// Gives up a slot. Its conversation is closed where the tool can.
-    pub async fn detach(&self, slot: Slot) {
-        self.seats.lock().taken.remove(&slot);
-        self.request(Request::Close { slot }).await;
+    /// Takes the next free slot of a process that others use; none where the process is gone or about to go.
+    fn join(&self) -> Option<Seat> {
+        let ending = *self.stop.borrow() > Stop::No || self.seats.lock().gone.is_some();
+        (!ending).then(|| self.seat())
+    }
+
+    /// Leaves a slot. Its conversation is closed where the tool can, and the process is ended in order when nobody else
+    /// is in it.
+    pub async fn leave(&self, slot: Slot) -> Left {
+        let left = {
+            let mut state = self.seats.lock();
+            if state.taken.len() > 1 {
+                state.taken.remove(&slot);
+                Left::Others
+            } else {
+                Left::Alone
+            }
+        };
+        match left {
+            Left::Others => self.request(Request::Close { slot }).await,
+            Left::Alone => self.raise(Stop::Orderly),
+        }
+        left
     }
 
     /// Passes a request to the driver. A link whose process is gone takes nothing: [`Report::Gone`] has said so.
     pub async fn request(&self, request: Request) {
         let _ = self.requests.send(request).await;
-    }
-
-    /// Asks the process to end in its orderly way, then by the ladder. [`Report::Gone`] follows.
-    pub fn stop(&self) {
-        self.raise(Stop::Orderly);
     }
 
     /// Ends the process and its tree at once. [`Report::Gone`] follows.

@@ -1,0 +1,268 @@
+//! The instance's machine without a process: each transition that a promise hangs on.
+
+use super::*;
+
+fn rules(context: Context) -> Rules {
+    Rules {
+        context,
+        permissions: Permissions::Edit,
+        cwd: "/".into(),
+        native_context: false,
+        limits: Limits::default(),
+        recycle_after: None,
+    }
+}
+
+fn work(turn: u64, prompts: &[&str]) -> Work {
+    Work {
+        turn: TurnId(turn),
+        commands: Vec::new(),
+        prompts: prompts.iter().map(|prompt| (*prompt).to_owned()).collect(),
+        mode: crate::job::Mode::Default,
+        timeout: Some(Duration::from_secs(10)),
+    }
+}
+
+/// A machine with the clock that drives it.
+struct Bench {
+    machine: Machine,
+    now: Instant,
+}
+
+impl Bench {
+    fn idle(context: Context) -> Self {
+        Self::with(rules(context))
+    }
+
+    fn with(rules: Rules) -> Self {
+        let mut bench = Self { machine: Machine::new(rules), now: Instant::now() };
+        assert_eq!(bench.order(Order::Start), [Action::Launch]);
+        bench.event(Event::Launched(7, Slot(0)));
+        bench.report(Report::Ready { version: None });
+        let out = bench.report(Report::Fresh(Proof::NewSession("a".into())));
+        assert!(out.contains(&Action::Tell(Notice::Available)));
+        bench
+    }
+
+    fn event(&mut self, event: Event) -> Vec<Action> {
+        self.machine.handle(event, self.now)
+    }
+
+    fn order(&mut self, order: Order) -> Vec<Action> {
+        self.event(Event::Order(order))
+    }
+
+    fn run(&mut self, work: Work) -> Vec<Action> {
+        self.order(Order::Run(Box::new(work)))
+    }
+
+    fn report(&mut self, report: Report) -> Vec<Action> {
+        self.event(Event::Report(report))
+    }
+
+    fn ended(&mut self, status: TurnStatus, text: &str) -> Vec<Action> {
+        let answer = Answer { text: text.into(), ..Answer::default() };
+        self.report(Report::Ended(Box::new(TurnEnd { status, answer })))
+    }
+
+    /// Lets the deadline pass that is set.
+    fn late(&mut self) -> Vec<Action> {
+        self.now = self.machine.deadline().expect("a deadline is set");
+        self.event(Event::Deadline)
+    }
+}
+
+fn done(actions: &[Action]) -> Done {
+    let found = actions.iter().find_map(|action| match action {
+        Action::Tell(Notice::Done(done)) => Some((**done).clone()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("no turn ended in {actions:?}"))
+}
+
+fn ended(actions: &[Action]) -> Option<Option<Failure>> {
+    actions.iter().find_map(|action| match action {
+        Action::Tell(Notice::Ended { failure, .. }) => Some(failure.clone()),
+        _ => None,
+    })
+}
+
+fn asks_reset(actions: &[Action]) -> bool {
+    actions.contains(&Action::Request(Request::Reset { slot: Slot(0) }))
+}
+
+fn crash() -> Report {
+    Report::Gone(Failure::new(FailureKind::Crashed { exit: None }, "it crashed"))
+}
+
+#[test]
+fn in_fresh_every_turn_is_followed_by_a_reset_and_nothing_is_available_before_its_proof() {
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(work(1, &["a"]));
+    let out = bench.ended(TurnStatus::Succeeded, "answer");
+    assert!(done(&out).outcome.is_success());
+    assert_eq!(done(&out).proof, Some(Proof::NewSession("a".into())));
+    assert!(asks_reset(&out));
+    assert!(!out.contains(&Action::Tell(Notice::Available)));
+    let out = bench.report(Report::Fresh(Proof::NewSession("b".into())));
+    assert!(out.contains(&Action::Tell(Notice::Available)));
+}
+
+#[test]
+fn a_reset_without_proof_ends_the_process_and_is_no_failure() {
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(work(1, &["a"]));
+    bench.ended(TurnStatus::Succeeded, "answer");
+    let out = bench.report(Report::NotFresh(Failure::new(FailureKind::Protocol, "no proof")));
+    assert_eq!(out, [Action::StopProcess]);
+    assert_eq!(ended(&bench.report(crash())), Some(None));
+}
+
+#[test]
+fn a_reset_that_is_never_answered_ends_the_process() {
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(work(1, &["a"]));
+    bench.ended(TurnStatus::Succeeded, "answer");
+    assert_eq!(bench.late(), [Action::StopProcess]);
+}
+
+#[test]
+fn keep_resets_only_after_a_turn_that_did_not_succeed_and_says_what_was_lost() {
+    let mut bench = Bench::idle(Context::Keep);
+    bench.run(work(1, &["a"]));
+    let out = bench.ended(TurnStatus::Succeeded, "answer");
+    assert!(!asks_reset(&out) && out.contains(&Action::Tell(Notice::Available)));
+    bench.run(work(2, &["b"]));
+    let out = bench.ended(TurnStatus::Failed(Failure::new(FailureKind::ModelError, "no")), "");
+    assert!(matches!(out[..], [Action::Settle(_)]), "{out:?}");
+    assert!(asks_reset(&bench.event(Event::Settled(Vec::new()))));
+    bench.report(Report::Fresh(Proof::NewSession("b".into())));
+    bench.run(work(3, &["c"]));
+    assert!(done(&bench.ended(TurnStatus::Succeeded, "answer")).context_lost);
+    bench.run(work(4, &["d"]));
+    assert!(!done(&bench.ended(TurnStatus::Succeeded, "answer")).context_lost);
+}
+
+#[test]
+fn prompts_run_in_order_until_the_first_failure() {
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(work(1, &["a", "b", "c"]));
+    bench.ended(TurnStatus::Succeeded, "first");
+    let out = bench.ended(TurnStatus::Failed(Failure::new(FailureKind::ModelError, "no")), "second");
+    assert!(matches!(out[..], [Action::Settle(_)]), "the third prompt is not sent: {out:?}");
+    let done = done(&bench.event(Event::Settled(Vec::new())));
+    assert_eq!(done.answers.len(), 2);
+    assert!(matches!(done.outcome, Outcome::Failed(_)));
+}
+
+#[test]
+fn whatever_ends_a_cancelled_turn_it_was_cancelled() {
+    for end in [
+        Report::Ended(Box::new(TurnEnd { status: TurnStatus::Succeeded, answer: Answer::default() })),
+        Report::Ended(Box::new(TurnEnd { status: TurnStatus::Cancelled, answer: Answer::default() })),
+        Report::Ended(Box::new(TurnEnd {
+            status: TurnStatus::Failed(Failure::new(FailureKind::ModelError, "aborted")),
+            answer: Answer::default(),
+        })),
+    ] {
+        let mut bench = Bench::idle(Context::Fresh);
+        bench.run(work(1, &["a"]));
+        assert_eq!(bench.order(Order::Cancel(TurnId(1))), [Action::Request(Request::Cancel { slot: Slot(0) })]);
+        bench.report(end);
+        assert_eq!(done(&bench.event(Event::Settled(Vec::new()))).outcome, Outcome::Cancelled);
+    }
+}
+
+#[test]
+fn a_cancel_that_is_ignored_ends_in_a_kill() {
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(work(1, &["a"]));
+    bench.order(Order::Cancel(TurnId(1)));
+    assert_eq!(bench.late(), [Action::KillProcess]);
+    let out = bench.report(crash());
+    assert_eq!(done(&out).outcome, Outcome::Cancelled);
+    assert!(ended(&out).is_some());
+}
+
+#[test]
+fn a_late_turn_is_cancelled_and_timed_out_with_what_the_tool_had_announced() {
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(work(1, &["a"]));
+    bench.report(Report::Activity(Activity::Retrying { attempt: 1, why: "429".into() }));
+    assert_eq!(bench.late(), [Action::Request(Request::Cancel { slot: Slot(0) })]);
+    bench.ended(TurnStatus::Cancelled, "");
+    let outcome = done(&bench.event(Event::Settled(Vec::new()))).outcome;
+    assert_eq!(outcome, Outcome::TimedOut { after: Duration::from_secs(10), evidence: "429".into() });
+}
+
+#[test]
+fn an_end_of_the_process_is_never_a_success() {
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(work(1, &["a"]));
+    let out = bench.report(crash());
+    assert!(matches!(done(&out).outcome, Outcome::Failed(Failure { kind: FailureKind::Crashed { .. }, .. })));
+    assert!(matches!(ended(&out), Some(Some(_))));
+}
+
+#[test]
+fn a_process_that_dies_before_it_is_ready_is_not_ready() {
+    let mut machine = Machine::new(rules(Context::Fresh));
+    let now = Instant::now();
+    machine.handle(Event::Order(Order::Start), now);
+    machine.handle(Event::Launched(7, Slot(0)), now);
+    let out = machine.handle(Event::Report(crash()), now);
+    assert_eq!(ended(&out).flatten().map(|failure| failure.kind), Some(FailureKind::NotReady));
+}
+
+#[test]
+fn an_order_to_stop_lets_the_cancelled_turn_end_first() {
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(work(1, &["a"]));
+    let out = bench.order(Order::Stop { why: "shutdown".into() });
+    assert_eq!(out, [Action::Request(Request::Cancel { slot: Slot(0) })]);
+    bench.ended(TurnStatus::Cancelled, "");
+    let out = bench.event(Event::Settled(Vec::new()));
+    assert_eq!(done(&out).outcome, Outcome::Cancelled);
+    assert_eq!(out.last(), Some(&Action::StopProcess));
+    assert_eq!(ended(&bench.report(crash())), Some(None));
+}
+
+#[test]
+fn an_instance_is_recycled_after_its_turns_and_never_in_one() {
+    let mut bench = Bench::with(Rules { recycle_after: Some(2), ..rules(Context::Fresh) });
+    bench.run(work(1, &["a"]));
+    assert!(asks_reset(&bench.ended(TurnStatus::Succeeded, "")));
+    bench.report(Report::Fresh(Proof::NewSession("b".into())));
+    bench.run(work(2, &["b"]));
+    let out = bench.ended(TurnStatus::Succeeded, "");
+    assert!(done(&out).outcome.is_success());
+    assert_eq!(out.last(), Some(&Action::StopProcess));
+}
+
+#[test]
+fn work_for_an_instance_that_is_down_is_handed_back() {
+    let mut machine = Machine::new(rules(Context::Fresh));
+    let out = machine.handle(Event::Order(Order::Run(Box::new(work(9, &["a"])))), Instant::now());
+    assert_eq!(out, [Action::Tell(Notice::NotTaken(TurnId(9)))]);
+}
+
+#[test]
+fn a_missing_file_fails_its_prompt_before_anything_is_sent() {
+    let mut bench = Bench::idle(Context::Fresh);
+    let work = Work { commands: vec![ContextCommand::Add("no/such/file".into())], ..work(1, &["a"]) };
+    let out = bench.run(work);
+    assert!(!out.iter().any(|action| matches!(action, Action::Request(_))), "{out:?}");
+    let done = done(&bench.event(Event::Settled(Vec::new())));
+    assert!(matches!(done.outcome, Outcome::Failed(Failure { kind: FailureKind::BadInput, .. })));
+}
+
+#[test]
+fn a_held_turn_waits_for_its_prompt_and_goes_on_in_the_same_place() {
+    let mut bench = Bench::idle(Context::Fresh);
+    let open = Work { commands: vec![ContextCommand::Add("etc".into())], ..work(1, &[]) };
+    let out = bench.run(open);
+    assert!(matches!(&out[..], [Action::Tell(Notice::Held { replies, .. })] if replies.len() == 1), "{out:?}");
+    let out = bench.run(work(1, &["a"]));
+    let Some(Action::Request(Request::Begin { turn, .. })) = out.last() else { panic!("{out:?}") };
+    assert_eq!(turn.files, [PathBuf::from("/etc")]);
+}
