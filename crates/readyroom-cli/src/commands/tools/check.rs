@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use readyroom::driver::runtime::{Link, Report};
+use readyroom::driver::runtime::{Link, Report, Seat};
 use readyroom::driver::{Proof, Request, Slot};
 use readyroom::tool::{Contract, ContractOptions, Definition, DriverKind, Found, Registry};
 use readyroom::{Exit, Failure, FailureKind, Permissions};
@@ -135,7 +135,7 @@ async fn instance(definition: &Arc<Definition>, found: &Found, directory: &Path,
         Ok(launched) => launched,
         Err(failure) => return checks.failed("ready", &failure),
     };
-    let (slot, mut reports) = link.attach();
+    let Seat { slot, mut reports, .. } = link.seat();
     let mut talk = Talk { link: &link, reports: &mut reports, slot };
     let limits = &definition.limits;
     let ready = match talk.ready(Duration::from_secs(limits.ready_seconds)).await {
@@ -155,7 +155,7 @@ async fn instance(definition: &Arc<Definition>, found: &Found, directory: &Path,
         let resets = definition.repl.as_ref().is_none_or(|repl| !repl.reset.is_empty());
         contexts(&mut talk, open, limit, resets, checks).await;
     }
-    stop(&link, &mut reports, limits.stop_seconds, ready, checks).await;
+    stop(&link, slot, &mut reports, limits.stop_seconds, ready, checks).await;
 }
 
 /// A first conversation that is proven fresh, and one reset.
@@ -177,9 +177,9 @@ async fn contexts(talk: &mut Talk<'_>, open: Request, limit: Duration, resets: b
     }
 }
 
-async fn stop(link: &Link, reports: &mut Receiver<Report>, seconds: u64, ready: bool, checks: &mut Checks) {
+async fn stop(link: &Link, slot: Slot, reports: &mut Receiver<Report>, seconds: u64, ready: bool, checks: &mut Checks) {
     let began = Instant::now();
-    link.stop();
+    link.leave(slot).await;
     let gone = tokio::time::timeout(Duration::from_secs(2 * seconds) + MARGIN, async {
         while let Some(report) = reports.recv().await {
             if let Report::Gone(failure) = report {
