@@ -2,10 +2,12 @@
 
 mod codex_support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use codex_support::{Place, patch, pids, prompt_of, thread};
 use readyroom::cluster::blocking;
+use readyroom::tool::Definition;
 use readyroom::{Cluster, Context, Job, Response};
 use readyroom_testkit::{Request, Step, assert_nothing_left};
 
@@ -99,6 +101,25 @@ async fn files_are_named_beside_the_prompt() {
     let request = place.model.requests().into_iter().find(|request| request.holds("basalt")).unwrap();
     let named = format!("Files to work on:\n- {}", place.sandbox.dir().join("my file.py").display());
     assert_eq!(prompt_of(&request), [named, "/status basalt".to_owned()]);
+    place.end(cluster).await;
+}
+
+/// Threads are never freed, so a process gets a limited number of them; no job notices its end.
+#[tokio::test]
+async fn a_process_is_replaced_after_so_many_threads() {
+    let place = Place::new();
+    let (definition, program) = place.sandbox.definition();
+    let mut definition = Definition::clone(&definition);
+    definition.limits.recycle_sessions = 2;
+    let cluster = Cluster::launch(Arc::new(definition), &program, place.options(1)).await.unwrap();
+    let mut generations = Vec::new();
+    for job in 0..5 {
+        let response = cluster.submit(format!("Job {job}")).unwrap().await;
+        assert_eq!(response.text().unwrap(), "ok");
+        generations.push(response.generation);
+    }
+    assert_eq!(generations, [1, 1, 2, 2, 3]);
+    assert_eq!(cluster.status().await.instances[0].restarts, 0, "that is no failure");
     place.end(cluster).await;
 }
 

@@ -75,6 +75,12 @@ impl Codex {
             return not_fresh(slot, protocol("the slot was never opened"), out);
         };
         match std::mem::replace(&mut conversation.state, State::Missing) {
+            // Threads are never freed, so their number is bounded by a new process.
+            State::Idle(thread) if self.is_full() => {
+                let count = self.threads.len();
+                self.retire(&thread);
+                not_fresh(slot, protocol(&format!("{count} conversations, of which Codex frees none")), out);
+            }
             State::Idle(thread) => {
                 let leftovers = self.leave(slot, &thread, out);
                 self.retire(&thread);
@@ -86,6 +92,11 @@ impl Codex {
                 not_fresh(slot, protocol("a new conversation was asked for while the last one is at work"), out);
             }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        let most = self.definition.limits.recycle_sessions;
+        most > 0 && self.threads.len() as u64 >= most
     }
 
     /// Begins to end what a thread's turns left running.

@@ -370,6 +370,18 @@ fn a_thread_that_was_named_before_is_not_fresh() {
 }
 
 #[test]
+fn a_process_takes_so_many_threads_and_no_more() {
+    let (mut driver, _) = open(Permissions::Edit);
+    let mut definition = (*driver.definition).clone();
+    definition.limits.recycle_sessions = 1;
+    driver.definition = Arc::new(definition);
+    let effects = ask(&mut driver, Request::Reset { slot: Slot(0) });
+    assert!(
+        matches!(&effects[..], [Effect::NotFresh { failure, .. }] if failure.message.starts_with("1 conversation"))
+    );
+}
+
+#[test]
 fn a_thread_with_another_sandbox_is_not_used() {
     let (mut driver, _) = open(Permissions::Edit);
     let effects = ask(&mut driver, Request::Reset { slot: Slot(0) });
