@@ -108,7 +108,8 @@ impl Shell {
     async fn run(mut self, mut news: UnboundedReceiver<News>) -> ExitStatus {
         self.tell_of_sharing();
         let mut flow = self.handle(Input::Begin);
-        while let (Flow::On, Some(what)) = (&flow, news.recv().await) {
+        while matches!(flow, Flow::On) {
+            let Some(what) = news.recv().await else { break };
             flow = self.take(what);
         }
         self.finish(news).await;
