@@ -16,13 +16,17 @@ pub mod cluster;
 pub mod driver;
 pub mod error;
 pub mod event;
+#[doc(hidden)]
+pub mod example;
 pub mod instance;
 pub mod job;
 pub mod pool;
 pub mod process;
 pub mod tool;
 
-pub use cluster::{Cluster, ClusterOptions, LaunchError, Response, SubmitError, Ticket, Wait, launch_cluster};
+pub use cluster::{
+    Cluster, ClusterOptions, LaunchError, Response, SubmitError, Ticket, TurnError, Wait, launch_cluster,
+};
 pub use error::{Exit, Failure, FailureKind, Origin};
 pub use event::Event;
 pub use job::{Answer, Context, Denials, Job, Mode, Outcome, Permissions, Text, Timings, Usage};

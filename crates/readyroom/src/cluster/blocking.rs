@@ -110,7 +110,7 @@ impl Cluster {
         &self.cluster
     }
 
-    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
     }
 
@@ -132,6 +132,16 @@ impl Cluster {
     /// Sends a text: a context command opens this thread's turn or joins it, anything else is the prompt that closes
     /// it. Returns the instance's index. Never waits for answers.
     ///
+    /// ```
+    /// # readyroom::example::run(|cluster| {
+    /// cluster.send("print('hello')")?;
+    /// let timeout = std::time::Duration::from_secs(30);
+    /// let response = cluster.read_any(timeout).ok_or("no answer in time")?;
+    /// assert_eq!(response.text()?, "hello\n");
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`super::Cluster::send_as`].
     pub fn send(&self, text: &str) -> Result<usize, SubmitError> {
@@ -140,6 +150,14 @@ impl Cluster {
     }
 
     /// As `send`, routed by a sticky key.
+    ///
+    /// ```
+    /// # readyroom::example::run(|cluster| {
+    /// let first = cluster.send_keyed("session 7", "x = 1")?;
+    /// println!("instance {first}");
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Cluster::send`].
@@ -150,6 +168,15 @@ impl Cluster {
 
     /// As `send`, to one instance.
     ///
+    /// ```
+    /// # readyroom::example::run(|cluster| {
+    /// assert_eq!(cluster.send_to(1, "print('here')")?, 1);
+    /// let timeout = std::time::Duration::from_secs(30);
+    /// assert_eq!(cluster.read(1, timeout).ok_or("no answer in time")?.instance, Some(1));
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Cluster::send`]; `Refused` for an index that does not exist.
     pub fn send_to(&self, instance: usize, text: &str) -> Result<usize, SubmitError> {
@@ -159,16 +186,45 @@ impl Cluster {
 
     /// The next finished turn, as soon as there is one: this thread's own while it is owed any, else anybody's. None
     /// when the time is over.
+    ///
+    /// ```
+    /// # readyroom::example::run(|cluster| {
+    /// for n in 0..4 {
+    ///     cluster.send(&format!("print({n})"))?;
+    /// }
+    /// let timeout = std::time::Duration::from_secs(30);
+    /// for _ in 0..4 {
+    ///     println!("{}", cluster.read_any(timeout).ok_or("no answer in time")?.text()?);
+    /// }
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read_any(&self, timeout: Duration) -> Option<Response> {
         self.block_on(self.cluster.read_as(self.caller(), None, timeout))
     }
 
     /// The next finished turn that this instance ran.
+    ///
+    /// ```
+    /// # readyroom::example::run(|cluster| {
+    /// let at = cluster.send("print(1)")?;
+    /// let timeout = std::time::Duration::from_secs(30);
+    /// assert!(cluster.read(at, timeout).is_some_and(|response| response.ok()));
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read(&self, instance: usize, timeout: Duration) -> Option<Response> {
         self.block_on(self.cluster.read_as(self.caller(), Some(instance), timeout))
     }
 
     /// Submits a job; its response goes to the ticket only.
+    ///
+    /// ```
+    /// # readyroom::example::run(|cluster| {
+    /// assert_eq!(cluster.submit("print(6 * 7)")?.wait().text()?, "42\n");
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`super::Cluster::submit`].
@@ -187,11 +243,26 @@ impl Cluster {
     }
 
     /// How the instances are doing.
+    ///
+    /// ```
+    /// # readyroom::example::run(|cluster| {
+    /// let health = cluster.check_health();
+    /// assert_eq!(health.alive + health.dead, health.total);
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn check_health(&self) -> Health {
         self.block_on(self.cluster.check_health())
     }
 
     /// The status of the pool and each instance.
+    ///
+    /// ```
+    /// # readyroom::example::run(|cluster| {
+    /// assert_eq!(cluster.get_status().tool, "python3");
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn get_status(&self) -> Status {
         self.block_on(self.cluster.status())
     }
@@ -215,6 +286,14 @@ impl Cluster {
     }
 
     /// Cancels what is unfinished and ends all processes in order.
+    ///
+    /// ```
+    /// # readyroom::example::run(|cluster| {
+    /// let report = cluster.shutdown();
+    /// println!("{} turns were dropped", report.dropped);
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn shutdown(&self) -> ShutdownReport {
         self.block_on(self.cluster.shutdown())
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::{broadcast, oneshot};
 
-pub use crate::pool::{CallerId, InstanceState, InstanceStatus, Response, Status};
+pub use crate::pool::{CallerId, InstanceState, InstanceStatus, Response, Status, TurnError};
 pub use options::{ClusterOptions, LaunchError, Wait};
 pub use ticket::{Ticket, TurnBuilder};
 
@@ -87,14 +87,17 @@ pub struct ShutdownReport {
 /// ends them in order.
 ///
 /// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use readyroom::{ClusterOptions, Job, launch_cluster};
 ///
-/// let cluster = launch_cluster("aider", ClusterOptions::default()).await?;
-/// let response = cluster.submit(Job::new("Add type hints").with_file("src/a.py"))?.await;
-/// println!("{}", response.text()?);
-/// cluster.shutdown().await;
-/// # Ok(()) }
+/// #[tokio::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     readyroom::init();
+///     let cluster = launch_cluster("aider", ClusterOptions::default()).await?;
+///     let response = cluster.submit(Job::new("Add type hints").with_file("src/a.py"))?.await;
+///     println!("{}", response.text()?);
+///     cluster.shutdown().await;
+///     Ok(())
+/// }
 /// ```
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -216,6 +219,15 @@ impl Cluster {
 
     /// Submits a job. Its response goes to the ticket and to nobody else.
     ///
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// let ticket = cluster.submit("print(6 * 7)")?;
+    /// println!("turn {} is on its way", ticket.id());
+    /// assert_eq!(ticket.await.text()?, "42\n");
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// `QueueFull` above `max_pending`; `Refused` for a job without a prompt.
     pub fn submit(&self, job: impl Into<Job>) -> Result<Ticket, SubmitError> {
@@ -226,10 +238,12 @@ impl Cluster {
 
     /// A turn that is put together step by step; in async code there are no implicit ones.
     ///
-    /// ```no_run
-    /// # async fn example(cluster: readyroom::Cluster) -> Result<(), Box<dyn std::error::Error>> {
-    /// let response = cluster.turn().add("src/a.py").ask("What does this file do?")?.await;
-    /// # Ok(()) }
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// let ticket = cluster.turn().on(1).prompt("print('on the second instance')")?;
+    /// assert_eq!(ticket.await.instance, Some(1));
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     pub fn turn(&self) -> TurnBuilder {
         TurnBuilder::new(self.clone())
@@ -284,11 +298,33 @@ impl Cluster {
     }
 
     /// The events from now on. A listener that falls behind by thousands loses the oldest.
+    ///
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// let mut events = cluster.events();
+    /// let ticket = cluster.submit("print(1)")?;
+    /// while let Some(event) = events.recv().await {
+    ///     if matches!(event, readyroom::Event::TurnEnded { turn, .. } if turn == ticket.id()) {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn events(&self) -> Events {
         Events { receiver: self.inner.pool.events.subscribe() }
     }
 
     /// Cancels a turn, queued or running. Its response says so. Nothing happens when it has ended.
+    ///
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// let ticket = cluster.submit("import time; time.sleep(600)")?;
+    /// cluster.cancel(ticket.id());
+    /// assert_eq!(ticket.await.outcome, readyroom::Outcome::Cancelled);
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cancel(&self, turn: TurnId) {
         self.inner.pool.input(Input::Cancel(turn));
     }
@@ -299,6 +335,14 @@ impl Cluster {
     }
 
     /// The status of the pool and each instance.
+    ///
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// let status = cluster.status().await;
+    /// assert_eq!(status.alive + status.dead, status.instances.len());
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn status(&self) -> Status {
         let (reply, status) = oneshot::channel();
         self.inner.pool.input(Input::Status(reply));
@@ -315,12 +359,28 @@ impl Cluster {
     }
 
     /// How the instances are doing.
+    ///
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// let health = cluster.check_health().await;
+    /// println!("{}/{} alive", health.alive, health.total);
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn check_health(&self) -> Health {
         let status = self.status().await;
         Health { alive: status.alive, total: status.instances.len(), dead: status.dead, instances: status.instances }
     }
 
     /// How many calls the cluster had.
+    ///
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// cluster.submit("print(1)")?.await;
+    /// assert_eq!((cluster.metrics().total_sent, cluster.metrics().total_received), (1, 1));
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn metrics(&self) -> Metrics {
         Metrics {
             total_sent: self.inner.sent.load(Ordering::Relaxed),
@@ -330,6 +390,14 @@ impl Cluster {
 
     /// Ends an instance's process and starts it again, when a turn that runs is over, or at once with `force` (the turn
     /// is then cancelled). Lifts a quarantine. Returns when the instance is ready.
+    ///
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// cluster.restart_instance(0, false).await?;
+    /// assert!(cluster.status().await.instances[0].generation >= 2);
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// `BadInput` for an index that does not exist; else why the instance did not become ready.
@@ -343,6 +411,15 @@ impl Cluster {
     }
 
     /// Waits until no turn is queued or runs. Open turns without a prompt are closed.
+    ///
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// let ticket = cluster.submit("print(1)")?;
+    /// cluster.drain().await;
+    /// assert!(ticket.await.ok());
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn drain(&self) {
         let (reply, drained) = oneshot::channel();
         self.inner.pool.input(Input::Drain(reply));
@@ -350,6 +427,13 @@ impl Cluster {
     }
 
     /// Takes nothing new, cancels what is unfinished, and ends all processes in order. May be called again.
+    ///
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// assert_eq!(cluster.shutdown().await.dropped, 0);
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn shutdown(&self) -> ShutdownReport {
         let (reply, down) = oneshot::channel();
         self.inner.pool.input(Input::Shutdown(reply));

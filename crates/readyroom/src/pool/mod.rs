@@ -12,4 +12,4 @@ pub mod supervision;
 
 pub use actor::{Input, PoolHandle, PoolSettings, Readiness, Sink, start};
 pub use mailbox::{CallerId, Mailbox, Taken, Wanted};
-pub use response::{InstanceState, InstanceStatus, Response, Status};
+pub use response::{InstanceState, InstanceStatus, Response, Status, TurnError};

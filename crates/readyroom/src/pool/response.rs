@@ -48,8 +48,8 @@ impl Response {
     ///
     /// # Errors
     /// The outcome of a turn that did not succeed, so that a failure can't be taken for an empty answer.
-    pub fn text(&self) -> Result<&Text, &Outcome> {
-        if self.ok() { Ok(&self.answer.text) } else { Err(&self.outcome) }
+    pub fn text(&self) -> Result<&Text, TurnError> {
+        if self.ok() { Ok(&self.answer.text) } else { Err(TurnError { outcome: self.outcome.clone() }) }
     }
 
     /// The failure, where it is one.
@@ -59,6 +59,14 @@ impl Response {
             _ => None,
         }
     }
+}
+
+/// A turn did not succeed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("the turn {outcome}")]
+pub struct TurnError {
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
 /// How an instance is doing.
