@@ -1,0 +1,46 @@
+//! What each permission level prevents, by real attempts, on disk.
+
+use readyroom::{Context, Denials, Permissions};
+use readyroom_testkit::{Step, assert_nothing_left};
+
+use super::{Bed, run};
+
+/// Which attempts of a model have an effect: a file in the directory, one outside of it, a shell command that writes
+/// inside, one that writes outside.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Effects {
+    pub inside: bool,
+    pub outside: bool,
+    pub shell: bool,
+    pub shell_outside: bool,
+}
+
+/// Has a model try everything under `level`.
+pub async fn attempts(tool: &'static str, level: Permissions) -> Effects {
+    let bed = Bed::new(tool);
+    let (inside, outside) = (bed.sandbox.dir().join("in.txt"), bed.sandbox.outside().join("out.txt"));
+    let (shell, shell_outside) = (bed.sandbox.dir().join("sh.txt"), bed.sandbox.outside().join("sh.txt"));
+    let cases = [
+        ("TRY-INSIDE-X", bed.write(&inside, "x\n"), &inside),
+        ("TRY-OUTSIDE-X", bed.write(&outside, "x\n"), &outside),
+        ("TRY-SHELL-X", bed.shell(&format!("echo x > '{}'", shell.display())), &shell),
+        ("TRY-SHELL-FAR-X", bed.shell(&format!("echo x > '{}'", shell_outside.display())), &shell_outside),
+    ];
+    let cluster = bed.cluster(1, Context::Fresh, level).await;
+    for (word, step, file) in &cases {
+        bed.model.on(word, [step.clone(), Step::say("done")]);
+        let response = run(&cluster, *word).await;
+        let denied = matches!(&response.answer.denials, Denials::Known(denials) if !denials.is_empty());
+        assert_eq!(denied, !file.exists(), "{word} under {level}: {:?}, {}", response.answer.denials, response.outcome);
+    }
+    cluster.shutdown().await;
+    assert_nothing_left(&bed.sandbox);
+    let [inside, outside, shell, shell_outside] = cases.map(|(_, _, file)| file.exists());
+    Effects { inside, outside, shell, shell_outside }
+}
+
+/// What `readyroom tools` says that a level prevents.
+pub fn prevents(tool: &'static str, level: Permissions) -> Vec<String> {
+    let registry = readyroom::tool::Registry::builtin().expect("the built-in definitions");
+    registry.get(tool).expect("a built-in tool").definition.level(level).prevents
+}
