@@ -3,7 +3,7 @@
 //! A tool is started by a *guardian*, one small process for all tools of this program, which outlives a killed owner
 //! just long enough to end what it started. The page is `docs/design/process.md`.
 //!
-//! What differs between operating systems is behind one trait in [`platform`]; all else here is the same everywhere.
+//! What differs between operating systems is behind one trait in `platform`; all else here is the same everywhere.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
