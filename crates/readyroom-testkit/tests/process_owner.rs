@@ -160,6 +160,7 @@ fn a_sweep_lets_a_guardian_that_is_at_work_finish_but_not_a_stuck_one() {
     let mut owner = Owner::start();
     signal(owner.guardian.pid, Signal::STOP);
     owner.kill();
+    owner.child.wait().unwrap();
     process::sweep_orphans();
     assert_all_dead(&owner.seen);
     assert!(!owner.guardian.lives());

@@ -55,7 +55,8 @@ fn two_hundred_spawns_leave_no_descriptor_here_or_in_the_guardian() {
         for _ in 0..200 {
             run_true().await;
         }
-        eventually("as many descriptors as before", || (open_descriptors(), guardians()) == before);
+        // The guardian may look at processes while it is looked at.
+        eventually("no more descriptors than before", || open_descriptors() <= before.0 && guardians() <= before.1);
         held.handle.end_tree(Duration::ZERO).await;
     });
     drop(runtime);

@@ -99,6 +99,10 @@ pub async fn start(report: &Report, kinds: &str) -> (Process, Vec<Seen>) {
     let process = process::spawn(&report.tool(kinds)).await.expect("the fixture starts");
     let children = kinds.split(',').filter(|kind| !matches!(*kind, "" | "deaf-leader")).count();
     let mut seen = report.wait(children + 1);
+    if let Some(lost) = seen.iter().find(|seen| seen.name == "lost") {
+        let (_, guardian, _) = stat(process.handle.pid()).unwrap();
+        eventually("the lost one's parent is gone", || lost.parent() == guardian);
+    }
     seen.sort_by_key(|seen| seen.name != "leader");
     (process, seen)
 }

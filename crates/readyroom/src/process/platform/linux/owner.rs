@@ -422,7 +422,7 @@ pub(in crate::process) fn sweep_orphans() -> usize {
                 guardian_at_work |= mark::is_guardian(stat.pid);
             }
         }
-        if orphans.is_empty() || began.elapsed() > GUARDIAN_GRACE + Duration::from_secs(1) {
+        if orphans.is_empty() {
             return ended.len();
         }
         // It knows what is below it better than the marks do.
@@ -433,6 +433,9 @@ pub(in crate::process) fn sweep_orphans() -> usize {
                     ended.insert((stat.pid, stat.started));
                 }
             }
+        }
+        if began.elapsed() > GUARDIAN_GRACE + Duration::from_secs(1) {
+            return ended.len();
         }
         thread::sleep(LOOK_AGAIN);
     }
