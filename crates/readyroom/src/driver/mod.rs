@@ -257,6 +257,11 @@ pub trait Driver: Send {
     /// A request of the runtime.
     fn request(&mut self, request: Request, out: &mut Vec<Effect>);
 
+    /// Whether the protocol has a means to answer [`Request::Ping`].
+    fn answers_pings(&self) -> bool {
+        false
+    }
+
     /// Why this prompt can't be given to the tool as it is, before anything is sent; `None` where it can.
     fn refuses(&self, turn: &Turn) -> Option<Failure> {
         let _ = turn;

@@ -38,6 +38,9 @@ pub enum Order {
         /// Why, for a person.
         why: String,
     },
+    /// Ask an idle tool whether it still answers. One that does not, within its time for a reset, is ended and started
+    /// again. Nothing happens in a turn, or where the protocol has no means.
+    Ping,
     /// End the process at once.
     Kill,
 }

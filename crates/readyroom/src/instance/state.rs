@@ -127,6 +127,8 @@ pub struct Machine {
     lost: bool,
     /// The process is to be ended when the turn that is being cancelled is over; why.
     stop_after_turn: Option<String>,
+    /// Whether the tool answers pings.
+    pings: bool,
     slot: Slot,
     lives: u32,
     turns: u64,
@@ -143,6 +145,7 @@ impl Machine {
             conversation: Conversation::Continued,
             lost: false,
             stop_after_turn: None,
+            pings: false,
             slot: Slot(0),
             lives: 0,
             turns: 0,
@@ -208,6 +211,12 @@ impl Machine {
                     State::Stopping { .. } => out.push(Action::StopProcess),
                     State::Cancelling(..) | State::Settling(_) => self.stop_after_turn = Some(why),
                     _ => self.stop(why, None, out),
+                }
+            }
+            Order::Ping => {
+                if self.pings && matches!(self.state, State::Idle) && self.deadline.is_none() {
+                    self.deadline = Some(now + Duration::from_secs(self.rules.limits.reset_seconds));
+                    out.push(Action::Request(Request::Ping));
                 }
             }
             Order::Kill => {
@@ -373,8 +382,9 @@ impl Machine {
 
     fn report(&mut self, report: Report, now: Instant, out: &mut Vec<Action>) {
         match report {
-            Report::Ready { version } => {
+            Report::Ready { version, pings } => {
                 if matches!(self.state, State::Launching) {
+                    self.pings = pings;
                     out.push(Action::Tell(Notice::Ready { version }));
                     out.push(Action::Request(Request::Open { slot: self.slot, cwd: self.rules.cwd.clone() }));
                     let limit = Duration::from_secs(self.rules.limits.ready_seconds);
@@ -389,6 +399,11 @@ impl Machine {
                 _ => {}
             },
             Report::ContextDone(replies) => self.context_done(replies, now, out),
+            Report::Pong => {
+                if matches!(self.state, State::Idle) {
+                    self.deadline = None;
+                }
+            }
             Report::Accepted => {}
             Report::Activity(activity) => {
                 if let State::Running(active) | State::Cancelling(active, _) = &mut self.state {
@@ -549,6 +564,11 @@ impl Machine {
                 self.cancel(Some(turn), &Cause::Late(after), now, out);
             }
             State::Cancelling(..) => out.push(Action::KillProcess),
+            State::Idle => {
+                let message = format!("the idle tool did not answer a ping within {} s", limits.reset_seconds);
+                let failure = Failure::new(FailureKind::Stalled, message.clone());
+                self.stop(message, Some(failure), out);
+            }
             _ => {}
         }
     }

@@ -38,7 +38,7 @@ impl Bench {
         let mut bench = Self { machine: Machine::new(rules), now: Instant::now() };
         assert_eq!(bench.order(Order::Start), [Action::Launch]);
         bench.event(Event::Launched(7, Slot(0)));
-        bench.report(Report::Ready { version: None });
+        bench.report(Report::Ready { version: None, pings: true });
         let out = bench.report(Report::Fresh(Proof::NewSession("a".into())));
         assert!(out.contains(&Action::Tell(Notice::Available)));
         bench
@@ -244,6 +244,21 @@ fn work_for_an_instance_that_is_down_is_handed_back() {
     let mut machine = Machine::new(rules(Context::Fresh));
     let out = machine.handle(Event::Order(Order::Run(Box::new(work(9, &["a"])))), Instant::now());
     assert_eq!(out, [Action::Tell(Notice::NotTaken(TurnId(9)))]);
+}
+
+#[test]
+fn an_idle_tool_that_does_not_answer_a_ping_is_replaced_and_a_busy_one_is_not_asked() {
+    let mut bench = Bench::idle(Context::Fresh);
+    assert_eq!(bench.order(Order::Ping), [Action::Request(Request::Ping)]);
+    bench.report(Report::Pong);
+    assert_eq!(bench.machine.deadline(), None);
+    bench.order(Order::Ping);
+    assert_eq!(bench.late(), [Action::StopProcess]);
+    assert!(matches!(ended(&bench.report(crash())), Some(Some(Failure { kind: FailureKind::Stalled, .. }))));
+
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(work(1, &["a"]));
+    assert_eq!(bench.order(Order::Ping), []);
 }
 
 #[test]

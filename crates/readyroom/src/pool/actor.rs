@@ -23,6 +23,9 @@ use crate::tool::{Contract, Limits};
 /// How often ages and memory are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// Idle tools are asked whether they still answer at every so many looks.
+const PING_EVERY: u32 = 12;
+
 /// How many events may wait for a slow listener before it loses the oldest.
 const EVENTS: usize = 8192;
 
@@ -219,6 +222,7 @@ impl Actor {
         let actions = self.dispatcher.start(Instant::now());
         self.carry_out(actions);
         let mut look = tokio::time::interval(LOOK);
+        let mut looks: u32 = 0;
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let due = self.dispatcher.next_tick();
@@ -232,7 +236,13 @@ impl Actor {
                     let actions = self.dispatcher.tick(Instant::now());
                     self.carry_out(actions);
                 }
-                _ = look.tick() => self.look(),
+                _ = look.tick() => {
+                    self.look();
+                    looks = looks.wrapping_add(1);
+                    if looks % PING_EVERY == 0 {
+                        self.ping();
+                    }
+                }
             }
             if self.dispatcher.is_idle() {
                 for drain in self.drains.drain(..) {
@@ -385,6 +395,12 @@ impl Actor {
                 self.mailbox.finish(caller, response);
             }
             None => {}
+        }
+    }
+
+    fn ping(&self) {
+        for instance in &self.instances {
+            instance.order(Order::Ping);
         }
     }
 

@@ -221,7 +221,7 @@ struct Talk<'a> {
 impl Talk<'_> {
     async fn ready(&mut self, limit: Duration) -> Result<Option<String>, Failure> {
         self.wait(limit, FailureKind::NotReady, |report| match report {
-            Report::Ready { version } => Some(Ok(version)),
+            Report::Ready { version, .. } => Some(Ok(version)),
             _ => None,
         })
         .await

@@ -462,6 +462,10 @@ impl Driver for Acp {
         }
     }
 
+    fn answers_pings(&self) -> bool {
+        true
+    }
+
     fn request(&mut self, request: Request, out: &mut Vec<Effect>) {
         match request {
             Request::Open { slot, cwd } => self.open(slot, cwd, None, out),

@@ -449,6 +449,10 @@ impl Driver for Claude {
         }
     }
 
+    fn answers_pings(&self) -> bool {
+        true
+    }
+
     fn request(&mut self, request: Request, out: &mut Vec<Effect>) {
         match request {
             Request::Open { slot, cwd } => self.open(slot, &cwd, out),

@@ -197,6 +197,10 @@ impl Driver for Codex {
         }
     }
 
+    fn answers_pings(&self) -> bool {
+        true
+    }
+
     fn request(&mut self, request: Request, out: &mut Vec<Effect>) {
         match request {
             Request::Open { slot, cwd } => {

@@ -32,7 +32,11 @@ pub enum Report {
     Ready {
         /// The tool's version, where its protocol tells.
         version: Option<String>,
+        /// Whether it answers pings.
+        pings: bool,
     },
+    /// The tool answered a ping.
+    Pong,
     /// The slot's conversation is known to be new.
     Fresh(Proof),
     /// The slot has no conversation that is known to be new.
@@ -77,7 +81,7 @@ struct Seats {
 #[derive(Debug, Default)]
 struct SeatState {
     taken: HashMap<Slot, mpsc::Sender<Report>>,
-    ready: Option<Option<String>>,
+    ready: Option<Report>,
     gone: Option<Failure>,
     next: u32,
 }
@@ -99,7 +103,7 @@ impl Seats {
         let seats: Vec<_> = {
             let mut state = self.lock();
             match &report {
-                Report::Ready { version } => state.ready = Some(version.clone()),
+                Report::Ready { .. } => state.ready = Some(report.clone()),
                 Report::Gone(failure) => state.gone = Some(failure.clone()),
                 _ => {}
             }
@@ -151,8 +155,8 @@ impl Link {
         let mut state = self.seats.lock();
         let slot = Slot(state.next);
         state.next += 1;
-        if let Some(version) = &state.ready {
-            let _ = sender.try_send(Report::Ready { version: version.clone() });
+        if let Some(ready) = &state.ready {
+            let _ = sender.try_send(ready.clone());
         }
         if let Some(failure) = &state.gone {
             let _ = sender.try_send(Report::Gone(failure.clone()));

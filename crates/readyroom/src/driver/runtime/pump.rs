@@ -234,7 +234,8 @@ impl Pump {
                     continue;
                 }
                 Effect::Ready { version } => {
-                    self.seats.tell_all(Report::Ready { version }).await;
+                    let pings = self.driver.answers_pings();
+                    self.seats.tell_all(Report::Ready { version, pings }).await;
                     self.printed = 0;
                     continue;
                 }
@@ -250,7 +251,10 @@ impl Pump {
                     self.broken.get_or_insert(failure);
                     continue;
                 }
-                Effect::Pong => continue,
+                Effect::Pong => {
+                    self.seats.tell_all(Report::Pong).await;
+                    continue;
+                }
                 Effect::Fresh { proof, .. } => Report::Fresh(proof),
                 Effect::NotFresh { failure, .. } => Report::NotFresh(failure),
                 Effect::ContextDone { replies, .. } => Report::ContextDone(replies),
