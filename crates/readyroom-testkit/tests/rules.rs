@@ -1,11 +1,22 @@
-//! The page of rules and the tests that show them agree.
+//! The pages of rules and of cancelled turns agree with the tests that there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use readyroom_testkit::tools::workspace;
 
-/// The `rule_...` tests in a directory, each with whether it is ignored.
+/// The tests of the crates that run real tools, each with whether it is skipped.
+fn tests() -> BTreeMap<String, bool> {
+    let mut found = BTreeMap::new();
+    for krate in ["readyroom-testkit", "readyroom-cli"] {
+        let tests = workspace().join("crates").join(krate).join("tests");
+        if tests.is_dir() {
+            tests_below(&tests, &mut found);
+        }
+    }
+    found
+}
+
 fn tests_below(directory: &Path, found: &mut BTreeMap<String, bool>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -19,11 +30,10 @@ fn tests_below(directory: &Path, found: &mut BTreeMap<String, bool>) {
                     attributes.push_str(line);
                     continue;
                 }
-                let rest = line.strip_prefix("async fn rule_").or_else(|| line.strip_prefix("fn rule_"));
-                if let Some(rest) = rest {
+                let rest = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn "));
+                if let Some(rest) = rest.filter(|_| attributes.contains("test")) {
                     let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                    let skipped = !attributes.contains("test") || attributes.contains("ignore");
-                    found.insert(format!("rule_{name}"), skipped || attributes.contains("cfg"));
+                    found.insert(name, attributes.contains("ignore") || attributes.contains("cfg"));
                 }
                 attributes.clear();
             }
@@ -31,22 +41,43 @@ fn tests_below(directory: &Path, found: &mut BTreeMap<String, bool>) {
     }
 }
 
+/// The words in backquotes that are names of tests.
+fn named(text: &str) -> BTreeSet<&str> {
+    text.split('`').skip(1).step_by(2).filter(|word| word.contains('_') && !word.contains(['/', '.', ' '])).collect()
+}
+
 #[test]
-fn the_page_names_the_tests_that_there_are_and_none_is_skipped() {
+fn the_page_of_rules_names_the_tests_that_there_are_and_none_is_skipped() {
     let page = std::fs::read_to_string(workspace().join("docs/design/rules.md")).unwrap();
-    let named: BTreeSet<String> = page.split('`').filter(|word| word.starts_with("rule_")).map(str::to_owned).collect();
-    let mut found = BTreeMap::new();
-    for krate in ["readyroom-testkit", "readyroom-cli"] {
-        let tests = workspace().join("crates").join(krate).join("tests");
-        if tests.is_dir() {
-            tests_below(&tests, &mut found);
-        }
-    }
-    let skipped: Vec<_> = found.iter().filter(|(_, skipped)| **skipped).map(|(name, _)| name).collect();
-    assert!(skipped.is_empty(), "skipped, or no test at all: {skipped:?}");
-    let there: BTreeSet<String> = found.into_keys().collect();
+    let named: BTreeSet<&str> = named(&page).into_iter().filter(|word| word.starts_with("rule_")).collect();
+    let found = tests();
+    let rules = || found.iter().filter(|(name, _)| name.starts_with("rule_"));
+    let skipped: Vec<_> = rules().filter(|(_, skipped)| **skipped).collect();
+    assert!(skipped.is_empty(), "{skipped:?}");
+    let there: BTreeSet<&str> = rules().map(|(name, _)| name.as_str()).collect();
     let unnamed: Vec<_> = there.difference(&named).collect();
     assert!(unnamed.is_empty(), "add these to docs/design/rules.md: {unnamed:?}");
     let missing: Vec<_> = named.difference(&there).collect();
     assert!(missing.is_empty(), "named in docs/design/rules.md, but there are no such tests: {missing:?}");
+}
+
+#[test]
+fn each_state_in_which_a_turn_can_be_cancelled_has_its_test() {
+    let page = std::fs::read_to_string(workspace().join("docs/design/cancel.md")).unwrap();
+    let found = tests();
+    let mut tools = BTreeSet::new();
+    let mut cells = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Tool")) {
+        let parts: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [tool, states @ ..] = parts.as_slice() else { panic!("{row}") };
+        assert_eq!(states.len(), 5, "{tool}: a cell for each state");
+        assert!(tools.insert(*tool), "{tool} has two rows");
+        for cell in states {
+            cells += 1;
+            let reason = cell.strip_prefix("impossible: ").is_some_and(|reason| reason.len() > 20);
+            let shown = named(cell).iter().any(|name| found.get(*name).is_some_and(|skipped| !skipped));
+            assert!(reason || shown, "{tool}: neither a test nor a reason: {cell}");
+        }
+    }
+    assert_eq!(cells, 5 * tools.len());
 }
