@@ -2,13 +2,12 @@
 //! run, and fake tools that do what a test needs on command. The page is `docs/design/testing.md`.
 
 pub mod fake;
-mod guardian;
 pub mod model;
 pub mod owner;
 pub mod sandbox;
 pub mod tools;
 
-pub use guardian::use_guardian;
+pub use fake::use_guardian;
 pub use model::{Model, Request, Script, Step};
 pub use owner::Owner;
 pub use sandbox::{Sandbox, assert_nothing_left};
