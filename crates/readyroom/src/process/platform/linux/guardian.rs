@@ -201,8 +201,9 @@ impl Guardian {
     fn obey(&mut self, order: Order, descriptors: Vec<OwnedFd>) {
         match order {
             Order::Hello { .. } => {}
-            Order::Spawn { tree, program, args, env, cwd, terminal } => {
-                let spawned = self.spawn(tree, program, args, env, cwd, terminal, descriptors);
+            Order::Spawn { tree, program, args, env, cwd, terminal, confined } => {
+                let spawned = take_descriptors(descriptors, confined)
+                    .and_then(|(stdio, rules)| self.spawn(tree, program, args, env, cwd, terminal, stdio, rules));
                 let (report, descriptor) = match spawned {
                     Ok((pid, started, pidfd)) => (Report::Spawned { tree, pid, started }, pidfd),
                     Err(error) => (Report::Refused { tree, errno: error.raw_os_error().unwrap_or(0) }, None),
@@ -231,12 +232,9 @@ impl Guardian {
         env: Vec<(Bytes, Bytes)>,
         cwd: Bytes,
         terminal: bool,
-        mut descriptors: Vec<OwnedFd>,
+        [stdin, stdout, stderr]: [OwnedFd; 3],
+        rules: Option<OwnedFd>,
     ) -> io::Result<(u32, u64, Option<OwnedFd>)> {
-        let rules = (descriptors.len() == 4).then(|| descriptors.pop()).flatten();
-        let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(descriptors) else {
-            return Err(Errno::MFILE.into());
-        };
         let mark = LimitMark::new(&self.owner, tree);
         let open_files = self.open_files;
         let guardian = rustix::process::getpid();
@@ -319,6 +317,16 @@ impl Guardian {
             let _ = rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 2_000_000 }));
             let _ = rustix::io::read(&self.child_signals, &mut [0; 1024]);
         }
+    }
+}
+
+/// The standard streams and the rules of confinement. Where one did not arrive, since no more descriptors could be opened,
+/// nothing is started: least of all something unconfined.
+fn take_descriptors(mut descriptors: Vec<OwnedFd>, confined: bool) -> io::Result<([OwnedFd; 3], Option<OwnedFd>)> {
+    let rules = (descriptors.len() == 4).then(|| descriptors.pop()).flatten();
+    match <[OwnedFd; 3]>::try_from(descriptors) {
+        Ok(stdio) if rules.is_some() == confined => Ok((stdio, rules)),
+        _ => Err(Errno::MFILE.into()),
     }
 }
 
@@ -412,5 +420,20 @@ fn set_signals() -> io::Result<OwnedFd> {
             return Err(io::Error::last_os_error());
         }
         Ok(OwnedFd::from_raw_fd(descriptor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_descriptor_starts_nothing() {
+        let some = |count: usize| (0..count).map(|_| OwnedFd::from(fs::File::open("/dev/null").unwrap())).collect();
+        assert!(take_descriptors(some(3), false).is_ok_and(|(_, rules)| rules.is_none()));
+        assert!(take_descriptors(some(4), true).is_ok_and(|(_, rules)| rules.is_some()));
+        for (count, confined) in [(0, false), (2, false), (4, false), (3, true), (0, true)] {
+            assert!(take_descriptors(some(count), confined).is_err(), "{count} {confined}");
+        }
     }
 }

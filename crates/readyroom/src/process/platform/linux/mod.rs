@@ -68,6 +68,7 @@ impl Tree for LinuxTree {
             env: command.env.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             cwd: (&command.cwd).into(),
             terminal: ends.terminal,
+            confined: rules.is_some(),
         };
         let descriptors = [ends.stdin, ends.stdout, ends.stderr].into_iter().chain(rules).collect();
         claim.guardian.order(order, descriptors);

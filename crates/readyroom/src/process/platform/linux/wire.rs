@@ -21,7 +21,7 @@ use super::mark::{OwnerId, TreeId};
 use crate::error::Exit;
 
 /// Counts changes of this protocol: owner and guardian may be two programs.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// More than any real message: arguments and environment together are at most a few MB.
 const LONGEST: usize = 256 << 20;
@@ -40,7 +40,15 @@ pub(super) enum Order {
         open_files: Option<u64>,
     },
     /// Start a process, with the three descriptors, and a fourth where it is confined.
-    Spawn { tree: TreeId, program: Bytes, args: Vec<Bytes>, env: Vec<(Bytes, Bytes)>, cwd: Bytes, terminal: bool },
+    Spawn {
+        tree: TreeId,
+        program: Bytes,
+        args: Vec<Bytes>,
+        env: Vec<(Bytes, Bytes)>,
+        cwd: Bytes,
+        terminal: bool,
+        confined: bool,
+    },
     /// End a tree, and forget it once nothing of it is left.
     Kill { tree: TreeId },
 }
@@ -243,6 +251,7 @@ mod tests {
                     env: vec![],
                     cwd: Bytes::from("/"),
                     terminal: false,
+                    confined: false,
                 };
                 outbox.push(&order, vec![write.try_clone().unwrap().into()]).unwrap();
                 outbox.push(&Order::Kill { tree: TreeId::new(7) }, vec![]).unwrap();
