@@ -10,4 +10,4 @@ pub mod tools;
 pub use fake::use_guardian;
 pub use model::{Model, Request, Script, Step};
 pub use owner::Owner;
-pub use sandbox::{Sandbox, assert_nothing_left};
+pub use sandbox::{Sandbox, assert_nothing_left, processes_of};

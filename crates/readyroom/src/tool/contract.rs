@@ -69,8 +69,6 @@ impl Contract {
             )));
         }
         let mut args: Vec<OsString> = definition.argv.iter().skip(1).map(OsString::from).collect();
-        let here = definition.when.iter().filter(|when| when.holds(&cwd));
-        args.extend(here.flat_map(|when| &when.args).map(OsString::from));
         args.extend(level.args.iter().map(OsString::from));
         let mut env = base_environment(definition.env_policy);
         env.extend(definition.env.iter().map(|(name, value)| (name.into(), value.into())));
@@ -103,6 +101,12 @@ impl Contract {
         }
         for (name, value) in &options.env {
             env.insert(name.into(), value.into());
+        }
+        for when in &definition.when {
+            if when.holds(&cwd, &env) {
+                args.extend(when.args.iter().map(OsString::from));
+                env.extend(when.env.iter().map(|(name, value)| (name.into(), value.into())));
+            }
         }
         args.extend(options.args.iter().cloned());
         let writable = level.writable.as_ref().map(|places| writable(places, &cwd, &env));

@@ -4,6 +4,7 @@
 //! the layers as TOML tables first and reads the result as this type, so every field here has its default.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,7 @@ pub struct Definition {
     /// How the model is chosen: arguments in which `{}` is the model's name. Empty: it can't be chosen.
     #[serde(default)]
     pub model: ModelOption,
-    /// Arguments that are added where something is so on this machine.
+    /// What is added where something is so in the directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub when: Vec<When>,
     /// Environment variables that are set, over what the caller's environment holds.
@@ -149,20 +150,32 @@ pub struct ModelOption {
     pub in_protocol: bool,
 }
 
-/// Arguments for a directory of a certain kind.
+/// What is added where something is so in the directory: each condition that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct When {
     /// It holds where neither the directory nor one above it has an entry of this name (`.git`).
     pub absent: String,
+    /// It holds where this command, run in the directory, does not exit with 0. It must be short and change nothing.
+    pub fails: Vec<String>,
     /// The arguments that are added.
     pub args: Vec<String>,
+    /// The environment variables that are set.
+    pub env: BTreeMap<String, String>,
 }
 
 impl When {
-    /// Whether it holds for `directory`.
-    pub fn holds(&self, directory: &std::path::Path) -> bool {
-        !directory.ancestors().any(|above| above.join(&self.absent).symlink_metadata().is_ok())
+    /// Whether it holds for `directory`, where `env` is the tool's environment.
+    pub fn holds(&self, directory: &std::path::Path, env: &BTreeMap<OsString, OsString>) -> bool {
+        let there = |above: &std::path::Path| above.join(&self.absent).symlink_metadata().is_ok();
+        if !self.absent.is_empty() && directory.ancestors().any(there) {
+            return false;
+        }
+        let Some((program, args)) = self.fails.split_first() else { return true };
+        let null = std::process::Stdio::null;
+        let mut command = std::process::Command::new(program);
+        command.args(args).env_clear().envs(env).current_dir(directory).stdin(null()).stdout(null()).stderr(null());
+        !command.status().is_ok_and(|status| status.success())
     }
 }
 
