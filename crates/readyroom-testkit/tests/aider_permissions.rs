@@ -45,7 +45,8 @@ async fn attempts(place: &mut Place, permissions: Permissions) -> Done {
     ask(place, &cluster, "dacite", "```bash\ntouch ran\n```\n".into()).await;
     cluster.shutdown().await;
     assert_nothing_left(&place.sandbox);
-    assert!(fs::read(place.sandbox.dir().join(".git/config")).ok() == configuration, "aider wrote into .git/config");
+    let after = fs::read(place.sandbox.dir().join(".git/config")).ok();
+    assert_eq!(after, configuration, "aider wrote into .git/config");
     let edited = place.sandbox.read("level.py").unwrap() == "a = 2\n";
     assert_eq!(changed.answer.changed_files.len(), usize::from(edited));
     Done {

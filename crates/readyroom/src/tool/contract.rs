@@ -159,7 +159,11 @@ fn writable(places: &[String], cwd: &Path, env: &BTreeMap<OsString, OsString>) -
 
 /// The git directory of the repository that holds `directory`; two of them for a worktree, which shares the other's.
 fn git_directories(directory: &Path) -> Vec<PathBuf> {
-    let Some(entry) = directory.ancestors().map(|above| above.join(".git")).find(|entry| entry.exists()) else {
+    let Some(entry) = directory
+        .ancestors()
+        .map(|above| above.join(".git"))
+        .find(|entry| entry.is_file() || entry.join("HEAD").exists())
+    else {
         return Vec::new();
     };
     let pointed = |file: &Path, prefix: &str| {

@@ -150,28 +150,25 @@ pub struct ModelOption {
     pub in_protocol: bool,
 }
 
-/// What is added where something is so in the directory: each condition that is given must hold.
+/// What is added where something is not so in the directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct When {
-    /// It holds where neither the directory nor one above it has an entry of this name (`.git`).
-    pub absent: String,
-    /// It holds where this command, run in the directory, does not exit with 0. It must be short and change nothing.
+    /// It holds where this command, run in the directory with the tool's environment, does not exit with 0. The command
+    /// must be short and change nothing.
     pub fails: Vec<String>,
     /// The arguments that are added.
+    #[serde(default)]
     pub args: Vec<String>,
     /// The environment variables that are set.
+    #[serde(default)]
     pub env: BTreeMap<String, String>,
 }
 
 impl When {
     /// Whether it holds for `directory`, where `env` is the tool's environment.
     pub fn holds(&self, directory: &std::path::Path, env: &BTreeMap<OsString, OsString>) -> bool {
-        let there = |above: &std::path::Path| above.join(&self.absent).symlink_metadata().is_ok();
-        if !self.absent.is_empty() && directory.ancestors().any(there) {
-            return false;
-        }
-        let Some((program, args)) = self.fails.split_first() else { return true };
+        let Some((program, args)) = self.fails.split_first() else { return false };
         let null = std::process::Stdio::null;
         let mut command = std::process::Command::new(program);
         command.args(args).env_clear().envs(env).current_dir(directory).stdin(null()).stdout(null()).stderr(null());

@@ -84,6 +84,11 @@ fn name_and_program(definition: &Definition, found: &mut Problems) {
 }
 
 fn environment(definition: &Definition, found: &mut Problems) {
+    for (at, when) in definition.when.iter().enumerate() {
+        if when.fails.first().is_none_or(String::is_empty) {
+            found.add(&["when".into(), at.into(), "fails".into()], "the command has no program", "give one");
+        }
+    }
     let mut check = |path: &[Step], name: &str, value: &str| {
         if name.is_empty() || name.contains(['=', '\0']) {
             found.add(path, format!("{name:?} can't be a variable's name"), "correct it");

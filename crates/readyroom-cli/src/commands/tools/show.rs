@@ -71,7 +71,9 @@ fn comments(entry: &Entry) -> Vec<String> {
         lines.push(format!("  environment: {name} is taken away"));
     }
     for case in &definition.when {
-        lines.push(format!("  where there is no {}: {}", case.absent, arguments(&case.args)));
+        let env = case.env.iter().map(|(name, value)| format!("{name}={value}"));
+        let added: Vec<String> = case.args.iter().cloned().chain(env).collect();
+        lines.push(format!("  where `{}` fails: {}", case.fails.join(" "), added.join(" ")));
     }
     let settings = |settings: &std::collections::BTreeMap<String, String>| {
         settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
@@ -95,6 +97,9 @@ fn comments(entry: &Entry) -> Vec<String> {
                 "  with permissions {permissions}, environment: {name}={}",
                 self::value(definition, name, value)
             ));
+        }
+        if let Some(places) = &level.writable {
+            lines.push(format!("  with permissions {permissions}, written is only below {}", places.join(", ")));
         }
     }
     if lines.len() == before {
