@@ -1,12 +1,5 @@
-//! Cancelling and timing out, in every state that a turn of aider can be in.
-//!
-//! | aider is | Cell |
-//! |---|---|
-//! | streaming | `cell_aider_streaming` |
-//! | waiting for a model that is silent | `cell_aider_silent` |
-//! | retrying | `cell_aider_retrying` |
-//! | running a shell command | impossible: it runs none of the model's, and never one that a prompt holds; `cell_aider_command` shows both |
-//! | asking for a permission | impossible: with `--yes-always` it asks nothing; `cell_aider_asking` shows that a turn that would ask goes on |
+//! Cancelling and timing out, in every state that a turn of aider can be in. The cells are listed in
+//! `docs/design/cancel.md`; two of them can't be, and their tests show why.
 
 mod aider_support;
 
@@ -94,19 +87,19 @@ async fn with_room(word: &str, script: Step, wanted: Option<fn(&Activity) -> boo
 }
 
 #[tokio::test]
-async fn cell_aider_streaming() {
+async fn cancel_aider_streaming() {
     let slow = Step::Slow { text: "One word after the other. ".repeat(400), chunk: 10, delay_ms: 50 };
     with_room("dolerite", slow, Some(text)).await;
 }
 
 #[tokio::test]
-async fn cell_aider_silent() {
+async fn cancel_aider_model_silent() {
     with_room("gabbro", Step::Hang, None).await;
     with_room("gneiss", Step::HangAfter { text: "And then nothing".into() }, Some(text)).await;
 }
 
 #[tokio::test]
-async fn cell_aider_retrying() {
+async fn cancel_aider_retrying() {
     let place = Place::new();
     // Left to itself aider retries for a minute.
     let patient = |definition: &mut readyroom::tool::Definition| {
@@ -119,7 +112,7 @@ async fn cell_aider_retrying() {
 }
 
 #[tokio::test]
-async fn cell_aider_command() {
+async fn cancel_aider_shell_command() {
     let room = tokio::task::spawn_blocking(Room::get).await.unwrap();
     let command = "Run this:\n\n```bash\ntouch ran; sleep 4321\n```\n";
     room.model().on("picrite", Step::say(command));
@@ -130,7 +123,7 @@ async fn cell_aider_command() {
 }
 
 #[tokio::test]
-async fn cell_aider_asking() {
+async fn cancel_aider_permission_asked() {
     let room = tokio::task::spawn_blocking(Room::get).await.unwrap();
     // A new file, and a file that is not in the chat: by hand, aider would ask for each.
     room.place.sandbox.write("quartz.py", "a = 1\n");

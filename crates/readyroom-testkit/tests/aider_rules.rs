@@ -148,7 +148,7 @@ fn rule_11_a_hang_ends_by_the_deadline() {
 /// A command that a person set up for tests inherits aider's stdin, and can eat what is written there. The turn ends by
 /// its deadline then, and takes the command with it.
 #[tokio::test]
-async fn rule_13_a_child_that_reads_stdin_eats_no_fence() {
+async fn rule_13_a_child_that_reads_stdin_ends_with_its_turn() {
     let place = Place::new();
     place.sandbox.write("child.py", "a = 1\n");
     place.model.on("sodalite", Step::Say(edit("child.py", "a = 1\n", "a = 2\n")));
