@@ -20,8 +20,8 @@ pub fn plan(args: &RunArgs, stdin: &mut dyn BufRead) -> anyhow::Result<Plan> {
     check_stdin(args)?;
     let mut planner = Planner::new(args, stdin)?;
     match &args.from {
-        Some(path) => planner.from_lines(path, stdin)?,
-        None => planner.from_inputs(stdin)?,
+        Some(path) => planner.take_lines(path, stdin)?,
+        None => planner.take_inputs(stdin)?,
     }
     planner.finish()
 }
@@ -95,7 +95,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A job for each input, or one where no input was named.
-    fn from_inputs(&mut self, stdin: &mut dyn BufRead) -> anyhow::Result<()> {
+    fn take_inputs(&mut self, stdin: &mut dyn BufRead) -> anyhow::Result<()> {
         let Some(prompt) = self.prompt.clone() else {
             bail!("no PROMPT; write what to do, or use --prompt-file or --from");
         };
@@ -150,7 +150,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A job for each JSON line.
-    fn from_lines(&mut self, path: &Path, stdin: &mut dyn BufRead) -> anyhow::Result<()> {
+    fn take_lines(&mut self, path: &Path, stdin: &mut dyn BufRead) -> anyhow::Result<()> {
         if !self.words.is_empty() {
             bail!("--from brings the jobs, so there can be no INPUT ({:?}); quote PROMPT as one word", self.words[0]);
         }

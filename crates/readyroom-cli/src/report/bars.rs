@@ -54,6 +54,8 @@ pub struct Bars<S> {
     folds: bool,
     /// Columns of the lines that stand on the screen.
     drawn: Vec<usize>,
+    /// The terminal's width at that drawing.
+    drawn_at: usize,
     last: Option<Instant>,
     evidence: Evidence,
 }
@@ -61,18 +63,24 @@ pub struct Bars<S> {
 impl<S: Screen> Bars<S> {
     /// Draws on `screen`. `folds`: whether the terminal folds long lines anew when it gets narrower.
     pub fn new(screen: S, verbosity: Verbosity, look: Look, folds: bool) -> Self {
-        Self { screen, verbosity, look, folds, drawn: Vec::new(), last: None, evidence: Evidence::default() }
+        Self {
+            screen,
+            verbosity,
+            look,
+            folds,
+            drawn: Vec::new(),
+            drawn_at: 0,
+            last: None,
+            evidence: Evidence::default(),
+        }
     }
 
-    /// What moves the cursor to the beginning of what is drawn.
+    /// What moves the cursor, which waits at the beginning of the last line, to the beginning of the first.
     fn home(&self, width: usize) -> String {
+        let above = self.drawn.split_last().map_or(&[][..], |(_, above)| above);
         let rows: usize =
-            self.drawn.iter().map(|&columns| if self.folds { columns.div_ceil(width.max(1)).max(1) } else { 1 }).sum();
-        match rows {
-            0 => String::new(),
-            1 => "\r".into(),
-            _ => format!("\r\x1b[{}A", rows - 1),
-        }
+            above.iter().map(|&columns| if self.folds { columns.div_ceil(width.max(1)).max(1) } else { 1 }).sum();
+        if rows == 0 { "\r".into() } else { format!("\r\x1b[{rows}A") }
     }
 
     fn erase(&mut self) {
@@ -95,6 +103,10 @@ impl<S: Screen> Bars<S> {
         let lines =
             render::screen(view, now, width.saturating_sub(1).max(1), height.saturating_sub(1).max(1), self.look);
         let mut sequence = self.home(width);
+        if width != self.drawn_at {
+            // Lines that were folded stay joined in the terminal's memory until they are cleared as a whole.
+            sequence.push_str("\x1b[J");
+        }
         for (place, line) in lines.iter().enumerate() {
             if place > 0 {
                 sequence.push('\n');
@@ -102,8 +114,10 @@ impl<S: Screen> Bars<S> {
             sequence.push_str(line);
             sequence.push_str("\x1b[K");
         }
-        sequence.push_str("\x1b[J");
+        // The cursor waits at a line's beginning: what a terminal echoes there (^C) can't push it to another row.
+        sequence.push_str("\x1b[J\r");
         self.drawn = lines.iter().map(|line| text::width(&strip(line))).collect();
+        self.drawn_at = width;
         self.last = Some(now);
         self.put(&sequence);
     }
@@ -180,25 +194,30 @@ mod tests {
 
     /// A screen that keeps what is written and whose size can be changed.
     #[derive(Clone)]
-    struct Kept(Arc<Mutex<(Vec<u8>, (usize, usize))>>);
+    struct Kept(Arc<Mutex<State>>);
+
+    struct State {
+        written: Vec<u8>,
+        columns: usize,
+    }
 
     impl Kept {
         fn new(width: usize) -> Self {
-            Self(Arc::new(Mutex::new((Vec::new(), (width, 24)))))
+            Self(Arc::new(Mutex::new(State { written: Vec::new(), columns: width })))
         }
 
         fn take(&self) -> String {
-            String::from_utf8(std::mem::take(&mut self.0.lock().unwrap().0)).unwrap()
+            String::from_utf8(std::mem::take(&mut self.0.lock().unwrap().written)).unwrap()
         }
 
         fn resize(&self, width: usize) {
-            self.0.lock().unwrap().1.0 = width;
+            self.0.lock().unwrap().columns = width;
         }
     }
 
     impl Write for Kept {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().0.extend_from_slice(bytes);
+            self.0.lock().unwrap().written.extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -209,7 +228,7 @@ mod tests {
 
     impl Screen for Kept {
         fn size(&self) -> (usize, usize) {
-            self.0.lock().unwrap().1
+            (self.0.lock().unwrap().columns, 24)
         }
     }
 
@@ -224,7 +243,7 @@ mod tests {
         let mut view = View::new(plan("x", 2, &["a", "b"]), false, Instant::now());
         bars.draw(&view, Instant::now());
         let first = screen.take();
-        assert!(first.starts_with("0/2 "), "{first:?}");
+        assert!(first.starts_with("\r\x1b[J0/2 ") && first.ends_with("\x1b[J\r"), "{first:?}");
         assert_eq!(first.matches('\n').count(), 2);
         bars.draw(&view, Instant::now());
         assert!(screen.take().starts_with("\r\x1b[2A0/2 "));
@@ -233,7 +252,7 @@ mod tests {
         bars.around(&mut || screen.clone().write_all(b"answer\n").unwrap());
         bars.ended(&view, &end, true);
         let shown = screen.take();
-        assert!(shown.starts_with("\r\x1b[2A\x1b[Janswer\n1/2 "), "{shown:?}");
+        assert!(shown.starts_with("\r\x1b[2A\x1b[Janswer\n\r1/2 "), "{shown:?}");
         bars.end();
         assert_eq!(screen.take(), "\r\x1b[2A\x1b[J");
         bars.end();
@@ -244,7 +263,7 @@ mod tests {
     fn a_narrower_terminal_that_folds_lines_is_cleaned_as_a_whole() {
         let now = Instant::now();
         let view = View::new(plan("x", 1, &["a"]), false, now);
-        for (folds, up) in [(true, 3), (false, 1)] {
+        for (folds, up) in [(true, 2), (false, 1)] {
             let screen = Kept::new(80);
             let mut bars = bars(&screen, folds);
             bars.draw(&view, now);
