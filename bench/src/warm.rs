@@ -90,7 +90,12 @@ fn one_shot(sandbox: &Sandbox) -> anyhow::Result<Duration> {
 }
 
 fn timed(sandbox: &Sandbox, command: &mut Command) -> anyhow::Result<Duration> {
-    let command = sandbox.apply(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (_, program) = sandbox.definition();
+    let own = program.parent().map(std::path::Path::to_owned);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path)))?;
+    let command =
+        sandbox.apply(command).env("PATH", path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let started = Instant::now();
     let output = command.output()?;
     let took = started.elapsed();
