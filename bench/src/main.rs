@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
 
+mod demo;
 mod fill;
 mod stats;
 mod turn;
@@ -23,6 +24,8 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// 24 files edited by warm aiders, and by a process a job.
+    Demo(demo::Options),
     /// A turn on a warm instance against the tool's own one-shot command, for each tool.
     Warm {
         /// Only these tools.
@@ -50,6 +53,7 @@ enum Part {
 fn main() -> anyhow::Result<ExitCode> {
     readyroom::init();
     let met = match Args::parse().part {
+        Part::Demo(options) => return Ok(if demo::run(&options)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Part::Warm { tools, jobs, one_shots } => warm::run(&tools, jobs, one_shots)?,
         Part::Fill => fill::run()?,
         Part::Turn { turns, rounds } => turn::run(turns, rounds)?,

@@ -69,6 +69,7 @@ pub fn python() -> anyhow::Result<PathBuf> {
 pub fn check() -> anyhow::Result<()> {
     let mut missing = Vec::new();
     for (program, least, mend) in [
+        ("cargo", Version(1, 95, 0), "install a newer Rust (rustup update)"),
         ("node", Version(20, 0, 0), "install Node.js 20 or later (Debian: nodejs)"),
         ("npm", Version(9, 0, 0), "install npm, which comes with Node.js"),
         ("git", Version(2, 30, 0), "install git (Debian: git)"),

@@ -33,14 +33,13 @@ const SYSTEM: [(&str, &str); 4] =
 
 const MARKER: &str = ".installed";
 
-/// Installs everything that the tests need. Only one run at a time does it.
+/// Installs the tools and the local model. Only one run at a time does it.
 pub fn tools() -> anyhow::Result<()> {
     host::check()?;
     let root = host::tools();
     let _lock = lock(&root)?;
     lot(&root.join("npm"), &npm_wanted(), npm)?;
-    lot(&root.join("aider"), &format!("aider-chat=={AIDER}"), aider)?;
-    system()
+    lot(&root.join("aider"), &format!("aider-chat=={AIDER}"), aider)
 }
 
 /// Installs cargo-deny where it is missing, and gives its program.
@@ -134,7 +133,7 @@ fn aider(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// The programs of the system that tests drive: installed where we may, else named.
-fn system() -> anyhow::Result<()> {
+pub fn system() -> anyhow::Result<()> {
     let missing: Vec<&str> = SYSTEM
         .iter()
         .filter(|(program, _)| !host::on_path(program) && !in_postgres(program))

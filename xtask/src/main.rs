@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "these are commands for a person")]
 
+mod bench;
 mod host;
 mod install;
 mod lint;
@@ -30,6 +31,23 @@ enum Command {
         /// Only tests whose name holds this.
         filter: Option<String>,
     },
+    /// Show it: 24 files edited by 4 warm aiders, then by a process a job. `-- --help` lists its options.
+    Demo {
+        /// Ask your own model with your own keys and settings instead of the local model.
+        #[arg(long)]
+        real: bool,
+        /// More options of the demonstration.
+        #[arg(last = true)]
+        more: Vec<String>,
+    },
+    /// Measure readyroom against what it is compared to: `warm`, `fill` or `turn`. `-- --help` lists the options of one.
+    Bench {
+        /// Which part.
+        part: String,
+        /// More options of the part.
+        #[arg(last = true)]
+        more: Vec<String>,
+    },
     /// Check the form of the code: fmt, clippy and rustdoc with warnings as errors, and cargo-deny.
     Lint,
     /// Check dependencies with cargo-deny, which is installed below target/tools where it is missing.
@@ -52,8 +70,13 @@ fn main() -> ExitCode {
 /// Carries a command out; false where it found something wrong and has said so.
 fn run(command: Command) -> anyhow::Result<bool> {
     match command {
-        Command::Install => install::tools().map(|()| true),
+        Command::Install => {
+            install::tools()?;
+            install::system().map(|()| true)
+        }
         Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Demo { real, more } => bench::demo(real, &more),
+        Command::Bench { part, more } => bench::part(&part, &more),
         Command::Lint => lint::all(),
         Command::Deny => lint::deny(),
         Command::Ci => {

@@ -24,6 +24,7 @@ const RULES: std::ops::RangeInclusive<u32> = 1..=16;
 /// Installs what is needed and runs the tests, or those whose name holds `filter`; whether all is well.
 pub fn run(filter: Option<&str>) -> anyhow::Result<bool> {
     install::tools()?;
+    install::system()?;
     // The tests drive programs of the workspace, which cargo builds only for tests of the same package.
     host::run(cargo(&["build", "--workspace", "--bins"]).stdout(Stdio::null()))?;
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);

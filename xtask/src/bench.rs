@@ -1,0 +1,35 @@
+//! Builds and runs the demonstration and the benchmarks, which are parts of one program.
+
+use std::process::Command;
+
+use crate::{host, install};
+
+/// The demonstration. It is the tools' time that it shows, so our own program is built without optimisation.
+pub fn demo(real: bool, more: &[String]) -> anyhow::Result<bool> {
+    install::tools()?;
+    build(&[])?;
+    let flag = real.then_some("--real").map(str::to_owned);
+    let args: Vec<String> = std::iter::once("demo".to_owned()).chain(flag).chain(more.iter().cloned()).collect();
+    run("debug", &args)
+}
+
+/// A benchmark.
+pub fn part(part: &str, more: &[String]) -> anyhow::Result<bool> {
+    install::tools()?;
+    build(&["--release"])?;
+    let args: Vec<String> = std::iter::once(part.to_owned()).chain(more.iter().cloned()).collect();
+    run("release", &args)
+}
+
+fn build(flags: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--package", "readyroom-cli", "--package", "readyroom-testkit", "--package"]);
+    host::run(command.args(["readyroom-bench", "--bins"]).args(flags).current_dir(host::workspace()))
+}
+
+fn run(profile: &str, args: &[String]) -> anyhow::Result<bool> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| host::workspace().join("target"), Into::into);
+    let mut command = Command::new(target.join(profile).join("readyroom-bench"));
+    command.args(args).env("READYROOM_TOOLS_DIR", host::tools());
+    Ok(command.status()?.success())
+}
