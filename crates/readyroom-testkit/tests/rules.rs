@@ -59,6 +59,10 @@ fn the_page_of_rules_names_the_tests_that_there_are_and_none_is_skipped() {
     assert!(unnamed.is_empty(), "add these to docs/design/rules.md: {unnamed:?}");
     let missing: Vec<_> = named.difference(&there).collect();
     assert!(missing.is_empty(), "named in docs/design/rules.md, but there are no such tests: {missing:?}");
+    for rule in 1..=16 {
+        let prefix = format!("rule_{rule:02}_");
+        assert!(there.iter().any(|name| name.starts_with(&prefix)), "rule {rule} has no test");
+    }
 }
 
 #[test]
@@ -79,5 +83,8 @@ fn each_state_in_which_a_turn_can_be_cancelled_has_its_test() {
             assert!(reason || shown, "{tool}: neither a test nor a reason: {cell}");
         }
     }
-    assert_eq!(cells, 5 * tools.len());
+    let registry = readyroom::tool::Registry::builtin().unwrap();
+    let known: BTreeSet<&str> = registry.entries().map(|entry| entry.definition.id.as_str()).collect();
+    assert_eq!(tools, known, "a row for each tool");
+    assert_eq!(cells, 5 * known.len());
 }
