@@ -18,5 +18,5 @@ pub use contract::{Contract, ContractOptions};
 pub use definition::*;
 pub use discovery::{Found, find};
 pub use layers::{AimFile, Layers, ProjectFile, ProjectFileKind};
-pub use probe::version;
+pub use probe::{version, version_within};
 pub use registry::{Entry, Ignored, Registry, RegistryError, Undriven};

@@ -26,7 +26,15 @@ pub async fn version(definition: &Definition, found: &Found) -> Result<Option<St
     version_within(definition, found, LIMIT).await
 }
 
-async fn version_within(definition: &Definition, found: &Found, limit: Duration) -> Result<Option<String>, Failure> {
+/// As [`version`], with another limit than 30 s.
+///
+/// # Errors
+/// As [`version`].
+pub async fn version_within(
+    definition: &Definition,
+    found: &Found,
+    limit: Duration,
+) -> Result<Option<String>, Failure> {
     let args = version_args(definition);
     if args.is_empty() {
         return Ok(None);
