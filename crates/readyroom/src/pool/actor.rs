@@ -239,7 +239,7 @@ impl Actor {
                 _ = look.tick() => {
                     self.look();
                     looks = looks.wrapping_add(1);
-                    if looks % PING_EVERY == 0 {
+                    if looks.is_multiple_of(PING_EVERY) {
                         self.ping();
                     }
                 }
