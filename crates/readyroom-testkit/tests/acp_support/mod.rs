@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod cancel;
+pub mod deaths;
+pub mod guide;
 pub mod jobs;
 pub mod levels;
 pub mod turns;
