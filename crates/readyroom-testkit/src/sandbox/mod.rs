@@ -170,7 +170,6 @@ impl Sandbox {
     /// When git fails.
     pub fn git(&self, args: &[&str]) -> String {
         let output = Command::new("git")
-            .args(["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"])
             .args(args)
             .current_dir(&self.dir)
             .env("HOME", &self.home)

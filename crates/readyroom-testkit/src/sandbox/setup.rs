@@ -13,8 +13,11 @@ fn variables<const N: usize>(pairs: [(&str, String); N]) -> Variables {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// What all sandboxes have.
+/// What all sandboxes have. Tools that find no name for commits write one into the repository's configuration (aider,
+/// and two of them at once get into each other's way), so HOME has one.
 pub(super) fn common(home: &Path) -> Variables {
+    let config = "[user]\n\tname = test\n\temail = test@localhost\n";
+    std::fs::write(home.join(".gitconfig"), config).expect("HOME can be written");
     variables([
         ("HOME", home.display().to_string()),
         ("LANG", "C.UTF-8".into()),
