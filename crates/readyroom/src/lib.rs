@@ -3,8 +3,8 @@
 //!
 //! The floors, from the ground up; each imports only what is below it:
 //!
-//! - [`tool`]: what a tool is
 //! - [`process`]: own a tree of OS processes
+//! - [`tool`]: what a tool is, and where it is on this machine
 //! - [`driver`]: hold a conversation in one protocol
 //! - [`instance`]: one warm place with supervision of its own
 //! - [`pool`]: N instances, a router, and what becomes of those that fail
