@@ -84,7 +84,7 @@ async fn a_tool_that_ends_at_each_start_is_quarantined_with_its_own_words() {
     let mut options = stage.options(Permissions::Edit);
     options.contract.args.push("--no-such-option".into());
     let (definition, program) = stage.sandbox.definition();
-    let error = readyroom::cluster::Cluster::launch(definition, &program, options).await.err().expect("no readiness");
+    let error = readyroom::cluster::Cluster::launch(definition, &program, options).await.expect_err("no readiness");
     let LaunchError::NotReady { evidence, .. } = error else { panic!("{error}") };
     let (0, Failure { evidence, .. }) = &evidence[0] else { panic!("{evidence:?}") };
     assert!(evidence.contains("unknown option '--no-such-option'"), "{evidence}");
