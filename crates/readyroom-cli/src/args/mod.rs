@@ -28,6 +28,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs jobs on warm instances of a tool.
+    ///
+    /// One job for each INPUT, or one job where there is none. An INPUT that is an existing file is given to the tool as
+    /// a file to work on. Answers go to stdout, everything else to stderr.
     Run(Box<RunArgs>),
     /// Lists the known tools: whether each is there, and what its permission levels really prevent.
     #[command(after_help = "Example:\n  readyroom tools\n  readyroom tools check aider")]

@@ -14,17 +14,18 @@ Only these exact tokens are replaced; all other braces stay as they are.
 
 Examples:
   readyroom run -t aider -j 3 'Add type hints to {}' src/*.py
-  git ls-files '*.md' | readyroom run -t claude --permissions read -o 'notes/{/.}.txt' 'Summarise {}' -
+  git ls-files | readyroom run -t claude -o 'notes/{/.}.txt' 'Summarise {}' -
   readyroom run -t codex --from jobs.jsonl --json outcomes.jsonl
 
-Exit status: 0 all jobs succeeded, 1 some did not, 2 bad usage, bad input or tool not found, 3 no instance became
-ready, 4 stopped early (--max-failures, or an output that can't be written), 129, 130, 143 ended by SIGHUP, SIGINT,
-SIGTERM.";
+Exit status:
+  0    all jobs succeeded
+  1    some did not
+  2    bad usage, bad input, or no such tool
+  3    no instance became ready
+  4    stopped early: --max-failures, or an output that can't be written
+  129, 130, 143   ended by SIGHUP, SIGINT, SIGTERM";
 
-/// Runs jobs on warm instances of a tool.
-///
-/// One job for each INPUT, or one job where there is none. An INPUT that is an existing file is given to the tool as a
-/// file to work on. Answers go to stdout, everything else to stderr.
+/// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "readyroom run -t TOOL [OPTIONS] PROMPT [INPUT]...\n       \
@@ -50,7 +51,7 @@ pub struct RunArgs {
     pub instances: usize,
 
     /// Which instance gets a job [the library's own default is round_robin]
-    #[arg(long, value_name = "STRATEGY", default_value = "least_busy", hide_possible_values = false)]
+    #[arg(long, value_name = "STRATEGY", default_value = "least_busy")]
     pub routing: RoutingArg,
 
     /// Whether each job starts in a clean context

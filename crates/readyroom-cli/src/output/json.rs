@@ -48,11 +48,11 @@ impl JsonSink {
         self.stdout
     }
 
-    /// Writes the line of a job that has ended.
-    pub fn write(&mut self, plan: &Plan, ended: &Ended) -> Result<(), Broken> {
+    /// Writes the line of a job that has ended; `file` got its answer.
+    pub fn write(&mut self, plan: &Plan, ended: &Ended, file: Option<&Path>) -> Result<(), Broken> {
         let broken = |name: &str, error| Broken::new(name, error);
-        let mut line =
-            serde_json::to_vec(&Line::new(plan, ended)).map_err(|error| broken(&self.name, io::Error::other(error)))?;
+        let mut line = serde_json::to_vec(&Line::new(plan, ended, file))
+            .map_err(|error| broken(&self.name, io::Error::other(error)))?;
         line.push(b'\n');
         self.out.write_all(&line).and_then(|()| self.out.flush()).map_err(|error| broken(&self.name, error))
     }
@@ -160,7 +160,7 @@ struct Seconds {
 }
 
 impl<'a> Line<'a> {
-    fn new(plan: &'a Plan, ended: &'a Ended) -> Self {
+    fn new(plan: &'a Plan, ended: &'a Ended, file: Option<&'a Path>) -> Self {
         let planned = &plan.jobs[ended.job];
         let kind = &plan.pools[planned.pool].kind;
         let outcome = match &ended.outcome {
@@ -194,7 +194,7 @@ impl<'a> Line<'a> {
                     usage: &answer.usage,
                 })
                 .collect(),
-            output: planned.output.as_ref().filter(|_| ended.outcome.is_success()).map(|path| path.to_string_lossy()),
+            output: file.map(Path::to_string_lossy),
             usage: &ended.usage,
             seconds: Seconds {
                 queued: ended.timings.queued.as_secs_f64(),

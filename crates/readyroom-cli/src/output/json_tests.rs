@@ -89,7 +89,7 @@ fn check(line: &Value) -> Vec<String> {
 
 fn line(ended: &Ended) -> Value {
     let plan = plan("aider", 1, &["a.py", "b.py"]);
-    serde_json::to_value(Line::new(&plan, ended)).unwrap()
+    serde_json::to_value(Line::new(&plan, ended, Some(Path::new("notes/a.md")))).unwrap()
 }
 
 fn success() -> Ended {
@@ -195,7 +195,7 @@ fn each_line_is_flushed_by_itself() {
     let mut sink = JsonSink { name: "test".into(), out: Box::new(kept.clone()), stdout: false };
     let plan = plan("aider", 1, &["a.py", "b.py"]);
     for _ in 0..3 {
-        sink.write(&plan, &success()).unwrap();
+        sink.write(&plan, &success(), None).unwrap();
     }
     let (bytes, flushes) = &*kept.0.lock().unwrap();
     assert_eq!(*flushes, 3);
@@ -205,7 +205,7 @@ fn each_line_is_flushed_by_itself() {
 #[test]
 fn a_full_disk_is_named_with_its_place() {
     let mut sink = JsonSink::open(Path::new("/dev/full")).unwrap();
-    let broken = sink.write(&plan("aider", 1, &["a.py", "b.py"]), &success()).unwrap_err();
+    let broken = sink.write(&plan("aider", 1, &["a.py", "b.py"]), &success(), None).unwrap_err();
     assert_eq!(
         broken.to_string(),
         "--json /dev/full can't be written: No space left on device (os error 28); free some space and run again"

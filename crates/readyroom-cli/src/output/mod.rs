@@ -24,7 +24,8 @@ pub struct Broken {
 }
 
 impl Broken {
-    fn new(what: impl Into<String>, error: io::Error) -> Self {
+    /// What could not be written, where, and why.
+    pub fn new(what: impl Into<String>, error: io::Error) -> Self {
         Self { what: what.into(), error }
     }
 
@@ -76,19 +77,19 @@ impl Outputs {
     /// What can't be written; everything else is written all the same.
     pub fn ended(&mut self, ended: &Ended) -> Result<(), Broken> {
         let mut result = Ok(());
-        if let Some(json) = &mut self.json {
-            result = json.write(&self.plan, ended);
-        }
         let answer = ended.answer().filter(|_| ended.outcome.is_success());
-        let mut shown = answer;
+        let (mut shown, mut file) = (answer, None);
         if let (Some(path), Some(answer)) = (&self.plan.jobs[ended.job].output, answer) {
             match files::write(path, answer.text.as_bytes()) {
-                Ok(()) => shown = None,
+                Ok(()) => (shown, file) = (None, Some(path.as_path())),
                 Err(error) => {
                     let what = format!("the answer's file {}", path.display());
                     result = result.and(Err(Broken::new(what, error)));
                 }
             }
+        }
+        if let Some(json) = &mut self.json {
+            result = result.and(json.write(&self.plan, ended, file));
         }
         if let Some(answers) = &mut self.answers {
             result = result.and(answers.ended(ended.job, shown.map(|answer| &answer.text)));

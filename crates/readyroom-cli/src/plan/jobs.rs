@@ -224,7 +224,7 @@ impl<'a> Planner<'a> {
         permissions: Option<Permissions>,
         directory: PathBuf,
     ) -> anyhow::Result<PoolKind> {
-        let Some(tool) = tool.or_else(|| self.args.tool.clone()) else {
+        let Some(tool) = tool.or_else(|| self.args.tool.clone().filter(|tool| !tool.is_empty())) else {
             bail!("no tool; name one with -t or READYROOM_TOOL (`readyroom tools` lists them)");
         };
         Ok(PoolKind {

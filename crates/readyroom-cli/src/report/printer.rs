@@ -87,8 +87,26 @@ impl Printer {
         let (sender, receiver) = mpsc::channel();
         let view = View::new(Arc::clone(&self.plan), self.one_shot, Instant::now());
         let mut printing = Printing { printer: self, view, broken: false };
-        thread::Builder::new().name("printer".into()).spawn(move || printing.run(&receiver, &reply))?;
+        thread::Builder::new().name("printer".into()).spawn(move || {
+            let mut watch = Watch { reply, finished: false };
+            watch.finished = printing.run(&receiver, &watch.reply);
+        })?;
         Ok(sender)
+    }
+}
+
+/// Tells the run when the thread ends before its time (by a panic), so that nothing waits for it.
+struct Watch<F: Fn(Reply)> {
+    reply: F,
+    finished: bool,
+}
+
+impl<F: Fn(Reply)> Drop for Watch<F> {
+    fn drop(&mut self) {
+        if !self.finished {
+            (self.reply)(Reply::Broken(Broken::new("the report", std::io::Error::other("its thread has ended"))));
+            (self.reply)(Reply::Finished);
+        }
     }
 }
 
@@ -100,13 +118,14 @@ struct Printing {
 }
 
 impl Printing {
-    fn run(&mut self, receiver: &Receiver<Message>, reply: &dyn Fn(Reply)) {
+    /// Prints until the run is over; true when its last words were printed.
+    fn run(&mut self, receiver: &Receiver<Message>, reply: &dyn Fn(Reply)) -> bool {
         loop {
             match receiver.recv_timeout(Duration::from_millis(100)) {
                 Ok(Message::Finish { not_done, unreported }) => {
                     self.finish(&not_done, &unreported, reply);
                     reply(Reply::Finished);
-                    return;
+                    return true;
                 }
                 Ok(message) => self.take(message, reply),
                 Err(RecvTimeoutError::Timeout) => self.printer.reporter.tick(&self.view),
@@ -114,6 +133,7 @@ impl Printing {
             }
         }
         self.printer.reporter.end();
+        false
     }
 
     fn take(&mut self, message: Message, reply: &dyn Fn(Reply)) {

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use readyroom::driver::Activity;
+use readyroom::driver::{Activity, Proof};
 use readyroom::{Event, Outcome};
 
 use super::view::{Row, RowState, View};
@@ -178,7 +178,14 @@ pub fn event(view: &View, pool: usize, event: &Event) -> Option<String> {
             format!("{}: ready after {}{version}", name(instance), text::time(*took))
         }
         Event::InstanceEnded { instance, why, .. } => format!("{}: ended: {}", name(instance), text::one_line(why)),
-        Event::ContextProven { instance, proof, .. } => format!("{}: fresh context: {proof:?}", name(instance)),
+        Event::ContextProven { instance, proof, .. } => {
+            let how = match proof {
+                Proof::NewProcess => "a new process".into(),
+                Proof::NewSession(id) => format!("a new session, {}", text::one_line(id)),
+                Proof::Acknowledged(words) => format!("acknowledged: {}", text::one_line(words)),
+            };
+            format!("{}: fresh context: {how}", name(instance))
+        }
         Event::TurnStarted { turn, instance, .. } => match view.job(pool, *turn) {
             Some(job) => format!("{}: begins {}", name(instance), text::one_line(&view.plan.label(job))),
             None => return None,
@@ -197,15 +204,12 @@ pub fn event(view: &View, pool: usize, event: &Event) -> Option<String> {
     })
 }
 
-/// What a person should know even without `-v`: an instance that failed or stays down.
+/// What a person should know even without `-v`: an instance that stays down. (What one failure meant, its job tells.)
 pub fn trouble(view: &View, pool: usize, event: &Event) -> Option<String> {
     let name = |instance: &usize| view.row(pool, *instance).map_or_else(String::new, |row| row.name.clone());
     match event {
         Event::InstanceQuarantined { instance, failure } => {
             Some(format!("{} stays down: {}", name(instance), text::one_line(&failure.to_string())))
-        }
-        Event::InstanceEnded { instance, failure: Some(failure), .. } => {
-            Some(format!("{} failed: {}", name(instance), text::one_line(&failure.to_string())))
         }
         _ => None,
     }

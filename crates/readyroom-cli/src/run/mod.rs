@@ -20,8 +20,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 use crate::exit::{ExitStatus, Signal};
 use crate::output::Outputs;
 use crate::plan::Plan;
-use crate::report::Ended;
 use crate::report::printer::{Message, Printer, Reply};
+use crate::report::{Ended, Verbosity};
 use crate::settings::Settings;
 
 use pools::{Located, PoolNews, Pools};
@@ -273,6 +273,9 @@ impl Shell {
     }
 
     fn tell_of_sharing(&self) {
+        if self.settings.verbosity == Verbosity::Quiet {
+            return;
+        }
         for line in self.plan.shared_directories(self.settings.total) {
             self.say(Message::Notice(line));
         }
@@ -291,7 +294,7 @@ impl Shell {
     }
 
     fn say(&self, message: Message) {
-        // The printer lives until the run is over.
+        // A printer that is gone has said so: `Reply::Broken`.
         let _ = self.printer.send(message);
     }
 
@@ -301,7 +304,10 @@ impl Shell {
         if killed {
             let _ = tokio::time::timeout(LAST_WAIT, self.pools.ended()).await;
         }
-        self.say(Message::Finish { not_done: self.state.not_done(), unreported: self.state.unreported() });
+        let last = Message::Finish { not_done: self.state.not_done(), unreported: self.state.unreported() };
+        if self.printer.send(last).is_err() {
+            return;
+        }
         let finished = async {
             while let Some(what) = news.recv().await {
                 match what {
