@@ -30,16 +30,20 @@ impl Problems {
     }
 
     fn pattern(&mut self, path: &[Step], pattern: &str) -> Option<Regex> {
-        match Regex::new(pattern) {
-            Ok(regex) => Some(regex),
-            Err(error) => {
-                // The last line of the error says what is wrong; those before it draw the pattern.
-                let what = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-                let what = what.strip_prefix("error: ").unwrap_or(&what).to_owned();
-                self.add(path, format!("`{pattern}` is no regular expression: {what}"), "correct it");
-                None
-            }
-        }
+        Regex::new(pattern).map_err(|error| self.no_pattern(path, pattern, &error)).ok()
+    }
+
+    /// As [`Problems::pattern`] for one that may match bytes which are not UTF-8. Returns how many groups it has.
+    fn pattern_over_bytes(&mut self, path: &[Step], pattern: &str) -> Option<usize> {
+        let regex = regex::bytes::Regex::new(pattern).map_err(|error| self.no_pattern(path, pattern, &error)).ok()?;
+        Some(regex.captures_len() - 1)
+    }
+
+    fn no_pattern(&mut self, path: &[Step], pattern: &str, error: &regex::Error) {
+        // The last line of the error says what is wrong; those before it draw the pattern.
+        let what = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+        let what = what.strip_prefix("error: ").unwrap_or(&what);
+        self.add(path, format!("`{pattern}` is no regular expression: {what}"), "correct it");
     }
 }
 
@@ -153,11 +157,15 @@ fn patterns(definition: &Definition, found: &mut Problems) {
             ("changed", &repl.changed),
         ];
         for (key, pattern) in all {
-            found.pattern(&["repl".into(), key.into()], pattern);
+            let path: [Step; 2] = ["repl".into(), key.into()];
+            let groups = found.pattern_over_bytes(&path, pattern);
+            if matches!(key, "version" | "aside" | "changed") && !pattern.is_empty() && groups == Some(0) {
+                found.add(&path, format!("{key} has no group"), "put parentheses around what it is about");
+            }
         }
-        found.pattern(&["repl".into(), "context".into(), "done".into()], &repl.context.done);
+        found.pattern_over_bytes(&["repl".into(), "context".into(), "done".into()], &repl.context.done);
         for pattern in repl.refuse.keys() {
-            found.pattern(&["repl".into(), "refuse".into(), pattern.as_str().into()], pattern);
+            found.pattern_over_bytes(&["repl".into(), "refuse".into(), pattern.as_str().into()], pattern);
         }
     }
 }
@@ -408,6 +416,9 @@ mod tests {
         finds(&format!("{ACP}[[errors]]\npattern = '('\nkind = \"auth\"\n"), "errors.0.pattern: `(` is no regular");
         finds(&format!("{ACP}[find]\nversion_pattern = 'v'\n"), "find.version_pattern: version_pattern has no group");
         finds(&format!("{REPL}{FENCE}ran = '['\n"), "repl.ran: `[` is no regular expression: unclosed character class");
+        finds(&format!("{REPL}{FENCE}version = 'v'\n"), "repl.version: version has no group");
+        finds(&format!("{REPL}{FENCE}[repl.refuse]\n'(' = \"why\"\n"), "repl.refuse.(: `(` is no regular");
+        assert_eq!(check(&format!("{REPL}{FENCE}head = '(?-u:\\xff)'\n")), [""; 0]);
         finds(&format!("{ACP}secret_env = ['*']\n"), "secret_env.0: `*` is no regular expression");
     }
 
