@@ -98,6 +98,26 @@ fn a_reader_that_goes_away_stops_the_run() {
 }
 
 #[test]
+fn a_reader_that_reads_nothing_does_not_hold_up_ctrl_c() {
+    let place = Place::new();
+    let words = ["run", "-t", "echo", "-v", "@print 3000000"];
+    let mut child = place.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let unread = child.stdout.take().unwrap();
+    let mut started = Started::new(child);
+    started.wait_for("begins");
+    // The pipe is full and the printer is held up: the command waits for the reader, or for us.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while started.is_running() {
+        assert!(Instant::now() < deadline, "Ctrl-C does nothing");
+        started.signal(Signal::INT);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    started.finish().expect(130);
+    place.nothing_left();
+    drop(unread);
+}
+
+#[test]
 fn head_ends_quietly() {
     let place = Place::new();
     let mut command = std::process::Command::new("bash");

@@ -13,6 +13,7 @@ use support::Place;
 fn what_is_wrong_with_the_words_is_named() {
     let place = Place::new();
     place.file("word.txt", "");
+    std::os::unix::fs::symlink("round", place.sandbox.dir().join("round")).unwrap();
     for (words, expected) in [
         (vec!["-j", "0", "x"], "no instance could run anything; give at least 1"),
         (vec!["-j", "100000", "x"], "at most 1024 instances"),
@@ -26,6 +27,7 @@ fn what_is_wrong_with_the_words_is_named() {
         (vec![""], "PROMPT is empty; write what to do"),
         (vec!["see {}"], "PROMPT uses {}, but there is no INPUT; name inputs, or `-`"),
         (vec!["see", "nothing.txt"], "the input \"nothing.txt\" is no file in "),
+        (vec!["see", "round"], "round can't be looked at; mend that or leave it out: Too many levels"),
         (vec!["--no-files", "see", "word.txt"], "add {} to PROMPT"),
         (vec!["-C", "missing", "x"], "the directory missing can't be used; create it or name another: No such file"),
         (vec!["-C", "word.txt", "x"], "word.txt is not a directory"),

@@ -186,7 +186,7 @@ fn one_shot_has_a_process_for_each_job_and_the_same_answers() {
 #[test]
 fn an_isolated_home_is_empty_and_removed() {
     let place = Place::new();
-    place.oneshot("home", "ls -A \"$HOME\"; touch \"$HOME/kept\"; echo \"$HOME\"");
+    place.oneshot("home", "cat > /dev/null; ls -A \"$HOME\"; touch \"$HOME/kept\"; echo \"$HOME\"");
     place.file("jobs", "{}\n{}\n");
     let words = ["run", "-t", "home", "-j", "1", "-k", "--isolated-home", "--from", "jobs", "x"];
     let finished = place.finish(place.command(&words)).expect(0);
@@ -210,6 +210,12 @@ fn records_hold_every_byte_and_are_ones_own() {
         assert!(record.contains(text), "{record}");
     }
     place.run(&["--record", "rec", "x"]).expect(2).says("rec of --record is not empty; name a new one");
+    // Several pools have a directory each.
+    place.file("jobs", "{}\n{\"permissions\":\"read\"}\n");
+    place.run(&["--record", "rec2", "--from", "jobs", "x"]).expect(0);
+    for pool in ["rec2/1-echo", "rec2/2-echo"] {
+        assert_eq!(fs::read_dir(place.sandbox.dir().join(pool)).unwrap().count(), 1, "{pool}");
+    }
 }
 
 #[test]
