@@ -199,6 +199,21 @@ fn a_resize_leaves_nothing_behind() {
     terminal.ended(130);
 }
 
+/// The check above sees torn lines: told that this terminal does not fold lines, the command leaves some.
+#[test]
+fn what_a_resize_leaves_behind_would_be_seen() {
+    let place = Place::new();
+    let terminal = Terminal::open(&place, 80, 24);
+    terminal.line("export XTERM_VERSION=planted");
+    terminal.line("seq 40");
+    terminal.run("-j 2 '@sleep {}' 10 600000 600001");
+    terminal.wait("bars", |screen| screen.matches("working").count() == 2 && screen.contains("1/3 "));
+    terminal.resize(40, 24);
+    terminal.wait("torn lines", |screen| screen.matches("left ").count() > 1);
+    terminal.key("C-c");
+    terminal.ended(130);
+}
+
 #[test]
 fn ctrl_c_twice_ends_it_at_once_and_restores_the_terminal() {
     let place = Place::new();
