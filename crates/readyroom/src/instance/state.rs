@@ -73,7 +73,10 @@ enum Cause {
 #[derive(Debug)]
 struct Active {
     work: Work,
+    /// One for each command that was carried out.
     replies: Vec<ContextReply>,
+    /// How many of them the pool has been told.
+    told: usize,
     files: Vec<PathBuf>,
     answers: Vec<Answer>,
     proof: Option<Proof>,
@@ -192,7 +195,7 @@ impl Machine {
                     self.lives += 1;
                     self.turns = 0;
                     self.lost = self.lives > 1 && self.rules.context == Context::Keep;
-                    self.enter(State::Launching, Some(now + Duration::from_secs(self.rules.limits.ready_seconds)));
+                    self.enter(State::Launching, seconds_after(now, self.rules.limits.ready_seconds));
                     out.push(Action::Launch);
                 }
             }
@@ -215,7 +218,7 @@ impl Machine {
             }
             Order::Ping => {
                 if self.pings && matches!(self.state, State::Idle) && self.deadline.is_none() {
-                    self.deadline = Some(now + Duration::from_secs(self.rules.limits.reset_seconds));
+                    self.deadline = seconds_after(now, self.rules.limits.reset_seconds);
                     out.push(Action::Request(Request::Ping));
                 }
             }
@@ -245,6 +248,7 @@ impl Machine {
                 let active = Active {
                     work,
                     replies: Vec::new(),
+                    told: 0,
                     files: Vec::new(),
                     answers: Vec::new(),
                     proof,
@@ -269,6 +273,10 @@ impl Machine {
                 active.work.timeout = work.timeout;
                 self.state = State::Preparing(active);
             }
+            // Its end, which is on the way, answers what is added to it now.
+            State::Cancelling(active, cause) if active.work.turn == work.turn => {
+                self.state = State::Cancelling(active, cause);
+            }
             state => {
                 // The instance went down while the work was on its way; the pool hands it out again.
                 self.state = state;
@@ -283,9 +291,8 @@ impl Machine {
         if commands.is_empty() {
             self.prompt_or_hold(active, now, out);
         } else if self.rules.native_context {
-            let limit = Duration::from_secs(self.rules.limits.reset_seconds);
             out.push(Action::Request(Request::Context { slot: self.slot, commands }));
-            self.enter(State::Preparing(Box::new(active)), Some(now + limit));
+            self.enter(State::Preparing(Box::new(active)), seconds_after(now, self.rules.limits.reset_seconds));
         } else {
             for command in commands {
                 let result = self.own_context(&mut active.files, &command);
@@ -335,7 +342,8 @@ impl Machine {
         }
         if active.work.prompts.is_empty() {
             let mut active = active;
-            let replies = std::mem::take(&mut active.replies);
+            let replies = active.replies[active.told..].to_vec();
+            active.told = active.replies.len();
             out.push(Action::Tell(Notice::Held { turn: active.work.turn, replies }));
             self.enter(State::Holding(Box::new(active)), None);
         } else {
@@ -356,7 +364,7 @@ impl Machine {
         let files = if active.answers.is_empty() { active.files.clone() } else { Vec::new() };
         let turn = Turn { prompt, mode: active.work.mode, files, permissions: self.rules.permissions };
         out.push(Action::Request(Request::Begin { slot: self.slot, turn }));
-        let deadline = active.work.timeout.map(|timeout| active.began + timeout);
+        let deadline = active.work.timeout.and_then(|timeout| active.began.checked_add(timeout));
         self.enter(State::Running(Box::new(active)), deadline);
     }
 
@@ -365,8 +373,8 @@ impl Machine {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Running(active) if names(&active) => {
                 out.push(Action::Request(Request::Cancel { slot: self.slot }));
-                let limit = Duration::from_secs(self.rules.limits.cancel_seconds);
-                self.enter(State::Cancelling(active, cause.clone()), Some(now + limit));
+                let deadline = seconds_after(now, self.rules.limits.cancel_seconds);
+                self.enter(State::Cancelling(active, cause.clone()), deadline);
             }
             State::Holding(active) if names(&active) => {
                 let outcome = outcome_of(cause, &active);
@@ -387,8 +395,7 @@ impl Machine {
                     self.pings = pings;
                     out.push(Action::Tell(Notice::Ready { version }));
                     out.push(Action::Request(Request::Open { slot: self.slot, cwd: self.rules.cwd.clone() }));
-                    let limit = Duration::from_secs(self.rules.limits.ready_seconds);
-                    self.enter(State::Opening { since: now }, Some(now + limit));
+                    self.enter(State::Opening { since: now }, seconds_after(now, self.rules.limits.ready_seconds));
                 }
             }
             Report::Fresh(proof) => self.fresh(proof, now, out),
@@ -483,7 +490,7 @@ impl Machine {
             turn: active.work.turn,
             outcome,
             answers: active.answers,
-            replies: active.replies,
+            replies: active.replies.into_iter().skip(active.told).collect(),
             timings: Timings { queued: Duration::ZERO, turn: now - active.began, reset },
             proof: active.proof,
             context_lost: std::mem::take(&mut self.lost),
@@ -530,8 +537,7 @@ impl Machine {
         if self.rules.context == Context::Fresh || !success {
             self.lost |= self.rules.context == Context::Keep;
             out.push(Action::Request(Request::Reset { slot: self.slot }));
-            let limit = Duration::from_secs(self.rules.limits.reset_seconds);
-            self.enter(State::Resetting { since: now }, Some(now + limit));
+            self.enter(State::Resetting { since: now }, seconds_after(now, self.rules.limits.reset_seconds));
         } else {
             self.enter(State::Idle, None);
             out.push(Action::Tell(Notice::Available));
@@ -607,7 +613,7 @@ impl Machine {
             turn: active.work.turn,
             outcome,
             answers: active.answers,
-            replies: active.replies,
+            replies: active.replies.into_iter().skip(active.told).collect(),
             timings: Timings { turn: now - active.began, ..Timings::default() },
             proof: active.proof,
             context_lost: false,
@@ -619,6 +625,11 @@ impl Machine {
         self.enter(State::Down, None);
         out.push(Action::Tell(Notice::Ended { why, failure }));
     }
+}
+
+/// None where the clock does not reach so far: a limit that large is none.
+fn seconds_after(now: Instant, seconds: u64) -> Option<Instant> {
+    now.checked_add(Duration::from_secs(seconds))
 }
 
 fn outcome_of(cause: &Cause, active: &Active) -> Outcome {

@@ -281,3 +281,46 @@ fn a_held_turn_waits_for_its_prompt_and_goes_on_in_the_same_place() {
     let Some(Action::Request(Request::Begin { turn, .. })) = out.last() else { panic!("{out:?}") };
     assert_eq!(turn.files, [PathBuf::from("/etc")]);
 }
+
+#[test]
+fn a_context_command_that_joins_a_held_turn_is_carried_out_once() {
+    let mut bench = Bench::with(Rules { native_context: true, ..rules(Context::Fresh) });
+    let add = |file: &str| ContextCommand::Add(file.into());
+    let given = |commands: Vec<ContextCommand>| Action::Request(Request::Context { slot: Slot(0), commands });
+    let replied = |file: &str| ContextReply { command: add(file), result: Ok(format!("Added {file}")) };
+    let held = |replies| [Action::Tell(Notice::Held { turn: TurnId(1), replies })];
+    assert_eq!(bench.run(Work { commands: vec![add("a")], ..work(1, &[]) }), [given(vec![add("a")])]);
+    assert_eq!(bench.report(Report::ContextDone(vec![replied("a")])), held(vec![replied("a")]));
+    assert_eq!(bench.run(Work { commands: vec![add("b")], ..work(1, &[]) }), [given(vec![add("b")])]);
+    assert_eq!(bench.report(Report::ContextDone(vec![replied("b")])), held(vec![replied("b")]));
+    bench.run(work(1, &["prompt"]));
+    assert_eq!(done(&bench.ended(TurnStatus::Succeeded, "")).replies, []);
+}
+
+#[test]
+fn a_context_command_that_failed_fails_the_prompt_however_late_that_comes() {
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(Work { commands: vec![ContextCommand::Add("no/such/file".into())], ..work(1, &[]) });
+    let out = bench.run(work(1, &["a"]));
+    assert!(!out.iter().any(|action| matches!(action, Action::Request(_))), "{out:?}");
+    let done = done(&bench.event(Event::Settled(Vec::new())));
+    assert!(matches!(done.outcome, Outcome::Failed(Failure { kind: FailureKind::BadInput, .. })));
+}
+
+#[test]
+fn a_time_limit_beyond_the_clock_is_none() {
+    let mut bench = Bench::idle(Context::Fresh);
+    bench.run(Work { timeout: Some(Duration::MAX), ..work(1, &["a"]) });
+    assert_eq!(bench.machine.deadline(), None);
+    assert!(done(&bench.ended(TurnStatus::Succeeded, "answer")).outcome.is_success());
+}
+
+#[test]
+fn a_prompt_that_joins_a_turn_that_is_being_cancelled_is_answered_by_its_end_alone() {
+    let mut bench = Bench::with(Rules { native_context: true, ..rules(Context::Fresh) });
+    bench.run(Work { commands: vec![ContextCommand::Add("a".into())], ..work(1, &[]) });
+    bench.order(Order::Cancel(TurnId(1)));
+    assert_eq!(bench.run(work(1, &["a"])), []);
+    bench.report(Report::ContextDone(Vec::new()));
+    assert_eq!(done(&bench.event(Event::Settled(Vec::new()))).outcome, Outcome::Cancelled);
+}
