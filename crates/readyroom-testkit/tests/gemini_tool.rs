@@ -2,10 +2,13 @@
 
 mod acp_support;
 
+use std::time::Duration;
+
 use acp_support::levels::{Effects, attempts, prevents};
 use acp_support::turns::{self, Expected};
-use acp_support::{Bed, cancel, deaths, guide, jobs};
-use readyroom::{Context, Permissions};
+use acp_support::{Bed, cancel, deaths, eventually, guide, jobs, kind, pids, run, runs, varied};
+use readyroom::{ClusterOptions, Context, FailureKind, Job, Outcome, Permissions};
+use readyroom_testkit::sandbox::processes_of;
 use readyroom_testkit::{Step, assert_nothing_left};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,4 +90,117 @@ async fn full_prevents_what_the_file_tools_do_not_do() {
         prevents("gemini", Permissions::Full),
         ["writes outside the directory by the tool's own file tools (a shell command can)"]
     );
+}
+
+/// A second prompt in a session would cancel the first: it waits, also in a kept context.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_01_a_second_prompt_would_cancel_the_first() {
+    let bed = Bed::new("gemini");
+    let text = varied(1500);
+    bed.model.on("RULE-FIRST-X", Step::Slow { text: text.clone(), chunk: 100, delay_ms: 100 });
+    bed.model.on("RULE-SECOND-X", "second");
+    let cluster = bed.cluster(1, Context::Keep, Permissions::Read).await;
+    let first = cluster.submit("RULE-FIRST-X").unwrap();
+    let second = cluster.submit("RULE-SECOND-X").unwrap();
+    bed.model.requested("RULE-FIRST-X").await;
+    assert!(bed.model.requests_of("RULE-SECOND-X").is_empty());
+    assert!(first.await.text().unwrap().to_string_lossy() == text);
+    assert_eq!(second.await.text().unwrap(), "second");
+    cluster.shutdown().await;
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// A stream without a finish marker ends as `end_turn`, with the text four times and no usage: no success.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_03_an_end_without_a_finished_request_is_no_success() {
+    let bed = Bed::new("gemini");
+    bed.model.on("RULE-BROKEN-X", Step::NoFinish { text: "PARTIAL".into() });
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Read).await;
+    let response = run(&cluster, "RULE-BROKEN-X").await;
+    assert_eq!(kind(&response), FailureKind::ModelError);
+    assert_eq!(response.answer.transcript, "PARTIAL".repeat(4).as_str());
+    assert!(response.error().unwrap().evidence.contains("end_turn"));
+    assert_eq!(bed.model.requests_of("RULE-BROKEN-X").len(), 4);
+    bed.next_job_is_right(&cluster, &["RULE-BROKEN-X", "PARTIAL"]).await;
+    cluster.shutdown().await;
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// It tries ten times, over minutes, and says nothing of it; and it waits for ever for a model that is silent. Only the
+/// deadline ends such turns. Its cancel then works, and the process serves the next job.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_09_silent_retries_end_at_our_deadline() {
+    let bed = Bed::new("gemini");
+    bed.model.on("RULE-RETRY-X", Step::status(500));
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Read).await;
+    let before = pids(&cluster).await;
+    let job = Job::new("RULE-RETRY-X").with_timeout(Duration::from_secs(12));
+    let response = run(&cluster, job).await;
+    assert!(matches!(response.outcome, Outcome::TimedOut { .. }), "{}", response.outcome);
+    let asked = bed.model.requests_of("RULE-RETRY-X").len();
+    assert!(asked >= 2, "{asked}");
+    bed.next_job_is_right(&cluster, &["RULE-RETRY-X"]).await;
+    assert_eq!(bed.model.requests_of("RULE-RETRY-X").len(), asked, "it went on");
+    assert_eq!(pids(&cluster).await, before);
+    cluster.shutdown().await;
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// A model that begins to answer and falls silent has no event.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_11_a_hang_ends_at_our_deadline() {
+    let bed = Bed::new("gemini");
+    bed.model.on("RULE-HANG-X", Step::HangAfter { text: "PARTIAL".into() });
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Read).await;
+    let began = std::time::Instant::now();
+    let response = run(&cluster, Job::new("RULE-HANG-X").with_timeout(Duration::from_secs(2))).await;
+    assert!(matches!(response.outcome, Outcome::TimedOut { .. }), "{}", response.outcome);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(response.answer.transcript, "PARTIAL");
+    bed.model.closed("RULE-HANG-X").await;
+    bed.next_job_is_right(&cluster, &["RULE-HANG-X", "PARTIAL"]).await;
+    cluster.shutdown().await;
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// Two processes: when the launcher is killed alone, its child would live on, and so would a command of the model that
+/// left the group.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_12_the_launchers_child_outlives_it() {
+    let bed = Bed::new("gemini");
+    let length = format!("933.{:05}", std::process::id() % 100_000);
+    bed.model.on("RULE-TREE-X", bed.shell(&format!("setsid sleep {length} & sleep {length}; true")));
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Full).await;
+    let ticket = cluster.submit("RULE-TREE-X").unwrap();
+    eventually("the command", || runs(&format!("sleep {length}"))).await;
+    assert!(processes_of(&bed.sandbox).iter().filter(|process| process.command.contains("--acp")).count() >= 2);
+    deaths::kill(pids(&cluster).await[0]);
+    assert!(matches!(kind(&ticket.await), FailureKind::Crashed { .. }));
+    assert!(!runs(&format!("sleep {length}")));
+    bed.next_job_is_right(&cluster, &[]).await;
+    cluster.shutdown().await;
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// Its permission requests count from 0, as our requests do from 1: each is answered, and none is taken for an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_14_an_agents_request_is_no_answer() {
+    let bed = Bed::new("gemini");
+    let record = tempfile::tempdir().unwrap();
+    let calls = (0..6).map(|number| bed.write(&bed.sandbox.dir().join(format!("n{number}.txt")), "x\n"));
+    let steps: Vec<Step> = calls.chain([Step::say("all written")]).collect();
+    bed.model.on("RULE-IDS-X", steps);
+    let options = ClusterOptions { record: Some(record.path().to_owned()), ..bed.options() };
+    let cluster = bed.launch(options.permissions(Permissions::Edit)).await;
+    assert_eq!(run(&cluster, "RULE-IDS-X").await.text().unwrap(), "all written");
+    assert!((0..6).all(|number| bed.sandbox.read(&format!("n{number}.txt")).is_some()));
+    cluster.shutdown().await;
+    let files = std::fs::read_dir(record.path()).unwrap();
+    let seen: String = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+    // The third is the prompt's own id.
+    for id in [0, 3] {
+        let asked = format!("\"id\":{id},\"method\":\"session/request_permission\"");
+        assert!(seen.replace('\\', "").contains(&asked), "no request {id} in the record");
+    }
+    assert_nothing_left(&bed.sandbox);
 }

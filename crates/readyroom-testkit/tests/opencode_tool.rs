@@ -2,10 +2,13 @@
 
 mod acp_support;
 
+use std::time::Duration;
+
 use acp_support::levels::{Effects, attempts, prevents};
 use acp_support::turns::{self, Expected};
-use acp_support::{Bed, cancel, deaths, guide, jobs};
-use readyroom::{Context, Permissions};
+use acp_support::{Bed, cancel, deaths, guide, jobs, kind, pids, run};
+use readyroom::driver::Activity;
+use readyroom::{Context, Event, FailureKind, Job, Outcome, Permissions};
 use readyroom_testkit::{Step, assert_nothing_left};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,4 +86,113 @@ async fn full_prevents_nothing() {
     let all = Effects { inside: true, outside: true, shell: true, shell_outside: true };
     assert_eq!(attempts("opencode", Permissions::Full).await, all);
     assert!(prevents("opencode", Permissions::Full).is_empty());
+}
+
+/// A cancel that comes at once is answered with `end_turn`: it stays a cancel, and its prompt reaches no later turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_03_a_cancelled_turn_stays_cancelled_whatever_it_is_called() {
+    let bed = Bed::new("opencode");
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Read).await;
+    let mut events = cluster.events();
+    for number in 0..3 {
+        let word = format!("RULE-QUICK-{number}-X");
+        bed.model.on(&word, Step::Hang);
+        let ticket = cluster.submit(word.as_str()).unwrap();
+        while !matches!(events.recv().await, Some(Event::TurnStarted { turn, .. }) if turn == ticket.id()) {}
+        ticket.cancel();
+        assert_eq!(ticket.await.outcome, Outcome::Cancelled);
+        bed.next_job_is_right(&cluster, &[&word]).await;
+    }
+    cluster.shutdown().await;
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// An "always" would hold in every later session of the process. So each conversation asks again, and is granted once.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_07_a_grant_is_for_once_since_always_survives_a_reset() {
+    let bed = Bed::new("opencode");
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Full).await;
+    let mut events = cluster.events();
+    let before = pids(&cluster).await;
+    for number in 0..2 {
+        let word = format!("RULE-GRANT-{number}-X");
+        let first = bed.shell("echo the same command > same.txt");
+        bed.model.on(&word, [first.clone(), first, Step::say("done")]);
+        assert_eq!(run(&cluster, word.as_str()).await.text().unwrap(), "done");
+    }
+    assert_eq!(pids(&cluster).await, before);
+    cluster.shutdown().await;
+    drop(cluster);
+    let mut granted = 0;
+    while let Some(event) = events.recv().await {
+        granted += usize::from(matches!(event, Event::TurnProgressed { activity: Activity::Granted(_), .. }));
+    }
+    assert_eq!(granted, 4);
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// A prompt that begins with `/`, also behind white space, would never reach the model.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_08_a_prompt_that_begins_with_a_slash_is_no_command() {
+    let bed = Bed::new("opencode");
+    bed.sandbox.write("a.txt", "CONTENT-OF-A\n");
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Read).await;
+    for (number, prompt) in ["/init WORD", "/nosuch WORD", " \n/etc/hosts WORD\n", "/"].iter().enumerate() {
+        let word = format!("RULE-SLASH-{number}-X");
+        bed.model.on(&word, "seen");
+        let prompt = if *prompt == "/" { format!("/{word}") } else { prompt.replace("WORD", &word) };
+        let response = run(&cluster, Job::new(prompt.as_str()).with_file("a.txt")).await;
+        assert_eq!(response.text().unwrap_or_else(|outcome| panic!("{prompt:?}: {outcome}")), "seen");
+        let request = &bed.model.requests_of(&word)[0];
+        let parts = request.body["messages"].as_array().unwrap().last().unwrap()["content"].as_array().unwrap().clone();
+        assert_eq!(parts[0]["text"], prompt, "the model sees the prompt as it is, and nothing before it");
+        assert!(request.holds("CONTENT-OF-A"));
+    }
+    cluster.shutdown().await;
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// A stream without a finish marker is asked for again without end, and without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_09_endless_retries_end_at_our_deadline() {
+    let bed = Bed::new("opencode");
+    bed.model.on("RULE-ENDLESS-X", Step::NoFinish { text: "PARTIAL".into() });
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Read).await;
+    let response = run(&cluster, Job::new("RULE-ENDLESS-X").with_timeout(Duration::from_secs(10))).await;
+    assert!(matches!(response.outcome, Outcome::TimedOut { .. }), "{}", response.outcome);
+    let asked = bed.model.requests_of("RULE-ENDLESS-X").len();
+    assert!(asked >= 3, "{asked}");
+    assert_eq!(response.answer.text, "PARTIAL", "the last try alone is the answer");
+    bed.next_job_is_right(&cluster, &["RULE-ENDLESS-X", "PARTIAL"]).await;
+    assert_eq!(bed.model.requests_of("RULE-ENDLESS-X").len(), asked, "it went on");
+    cluster.shutdown().await;
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// It asks for nothing by itself, and a user's own agent may allow anything whatever we set: a command that was not
+/// asked for ends the turn, and is no success.
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_16_what_a_users_own_settings_allow_is_found_out() {
+    let bed = Bed::new("opencode");
+    let path = bed.sandbox.home().join(".config/opencode/opencode.json");
+    let mut settings: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    settings["agent"]["build"]["permission"] = serde_json::json!({"edit": "allow", "bash": "allow"});
+    std::fs::write(&path, settings.to_string()).unwrap();
+    bed.model
+        .on("RULE-UNASKED-X", [bed.shell("echo x > by-shell.txt"), bed.shell("echo x > again.txt"), Step::say("ok")]);
+    let inside = bed.sandbox.dir().join("inside.txt");
+    bed.model.on("RULE-WRITE-X", [bed.write(&inside, "x\n"), Step::say("written")]);
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Edit).await;
+    let response = run(&cluster, "RULE-UNASKED-X").await;
+    assert_eq!(kind(&response), FailureKind::PermissionDenied);
+    assert!(response.error().unwrap().message.contains("by-shell.txt"), "{}", response.outcome);
+    assert_eq!(run(&cluster, "RULE-WRITE-X").await.text().unwrap(), "written");
+    cluster.shutdown().await;
+    // A model that the tool does not know is refused by name, and not answered by another.
+    let mut options = bed.options();
+    options.contract.model = Some("local/no-such-model".into());
+    let (definition, program) = bed.sandbox.definition();
+    let error = readyroom::Cluster::launch(definition, &program, options).await.unwrap_err();
+    assert!(error.to_string().contains("unknown_model"), "{error}");
+    assert_nothing_left(&bed.sandbox);
 }
