@@ -136,7 +136,7 @@ impl Sandbox {
         for name in setup::foreign_variables() {
             command.env_remove(name);
         }
-        command.envs(&self.env).current_dir(&self.dir)
+        command.envs(&self.env).env("PWD", &self.dir).current_dir(&self.dir)
     }
 
     /// Writes a file below the work directory and gives its path.

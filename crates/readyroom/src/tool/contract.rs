@@ -99,6 +99,9 @@ impl Contract {
                 env.remove(&OsString::from(name));
             }
         }
+        // A shell that changes into the directory says so here, and some tools believe it rather than the system.
+        env.insert("PWD".into(), cwd.clone().into());
+        env.remove(&OsString::from("OLDPWD"));
         for (name, value) in &options.env {
             env.insert(name.into(), value.into());
         }
@@ -190,4 +193,45 @@ fn base_environment(policy: EnvPolicy) -> BTreeMap<OsString, OsString> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    fn resolve(toml: &str, options: &ContractOptions) -> Result<Contract, Failure> {
+        let definition = toml::from_str(&format!("id = \"t\"\ndriver = \"acp\"\nargv = [\"t\"]\n{toml}")).unwrap();
+        Contract::resolve(Arc::new(definition), Path::new("/bin/true"), options)
+    }
+
+    #[test]
+    fn the_tool_is_told_its_directory_as_a_shell_would() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = ContractOptions { cwd: directory.path().into(), ..ContractOptions::default() };
+        let contract = resolve("", &options).unwrap();
+        let canonical = directory.path().canonicalize().unwrap();
+        assert_eq!(contract.env.get(OsStr::new("PWD")), Some(&canonical.clone().into_os_string()));
+        assert_eq!(contract.cwd, canonical);
+        assert!(!contract.env.contains_key(OsStr::new("OLDPWD")));
+    }
+
+    #[test]
+    fn what_the_caller_sets_wins_over_the_definition() {
+        let options = ContractOptions { env: [("A".into(), "2".into())].into(), ..ContractOptions::default() };
+        let contract = resolve("[env]\nA = \"1\"\nB = \"1\"", &options).unwrap();
+        assert_eq!(contract.env.get(OsStr::new("A")), Some(&OsString::from("2")));
+        assert_eq!(contract.env.get(OsStr::new("B")), Some(&OsString::from("1")));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_reason() {
+        let options = ContractOptions { model: Some("m".into()), ..ContractOptions::default() };
+        assert!(resolve("", &options).unwrap_err().message.contains("model"));
+        let refused = "[permissions.edit]\nrefused = \"it writes anywhere\"";
+        assert!(resolve(refused, &ContractOptions::default()).unwrap_err().message.contains("it writes anywhere"));
+        let options = ContractOptions { cwd: "/no/such/directory".into(), ..ContractOptions::default() };
+        assert!(resolve("", &options).unwrap_err().message.contains("/no/such/directory"));
+    }
 }
