@@ -93,7 +93,7 @@ pub enum Event {
     TurnEnded {
         /// Which turn.
         turn: TurnId,
-        /// Where, if it ran.
+        /// Where, if it ran; else the instance that it was addressed to, if any.
         instance: Option<usize>,
         /// How.
         outcome: Outcome,

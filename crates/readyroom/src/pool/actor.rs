@@ -300,12 +300,14 @@ impl Actor {
                 actions
             }
             Input::Kill => {
+                let (dropped, actions) = self.dispatcher.close(now);
+                self.dropped += dropped;
+                // After the orders to cancel, so that what runs ends as cancelled and not as crashed.
+                self.carry_out(actions);
                 for instance in &self.instances {
                     instance.order(Order::Kill);
                 }
-                let (dropped, actions) = self.dispatcher.close(now);
-                self.dropped += dropped;
-                actions
+                return;
             }
             Input::Status(reply) => {
                 let _ = reply.send(self.status());
@@ -381,7 +383,8 @@ impl Actor {
     }
 
     fn finish(&mut self, mut response: Response) {
-        self.planned.remove(&response.turn);
+        // Dropped when the response is where its caller looks for it.
+        let _planned = self.planned.remove(&response.turn);
         match self.sinks.remove(&response.turn) {
             Some(Sink::Ticket(ticket)) => {
                 self.pending.fetch_sub(1, Ordering::Relaxed);

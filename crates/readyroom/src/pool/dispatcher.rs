@@ -96,8 +96,21 @@ struct Queued {
 enum Place {
     /// Waits; the instance is planned, and final where the router says so.
     Waiting { planned: usize, fixed: bool },
-    /// On an instance; held since this moment where its prompt has not come yet.
-    On { instance: usize, held: Option<Instant> },
+    /// On an instance.
+    On { instance: usize, stage: Stage },
+}
+
+/// How a turn on an instance stands, as far as the pool knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It was given to the instance.
+    Given,
+    /// Its context commands are answered and its prompt has not come, since this moment.
+    Held(Instant),
+    /// It is being closed without a prompt; none can join any more.
+    Released,
+    /// It is being cancelled.
+    Cancelled,
 }
 
 #[derive(Debug)]
@@ -217,29 +230,29 @@ impl Dispatcher {
     pub fn next_tick(&self) -> Option<Instant> {
         let starting = self.starting() < self.rules.starts_at_once;
         let starts = self.instances.iter().filter_map(|instance| instance.start_at.filter(|_| starting));
-        let holds = self.turns.values().filter_map(|turn| match turn.place {
-            Place::On { held: Some(since), .. } => Some(since + self.rules.hold),
-            _ => None,
-        });
-        if self.turns.len() > 4096 {
-            // Too many to look at for each event: held turns are few and their limit is coarse.
-            return starts.min();
-        }
+        let holds = self.held_turns().map(|(_, since)| since + self.rules.hold);
         starts.chain(holds).min()
+    }
+
+    /// The turns that wait for their prompts on instances, with the moments since which they do. Looks at the instances
+    /// and not at all turns, since it is called for every event.
+    fn held_turns(&self) -> impl Iterator<Item = (TurnId, Instant)> {
+        self.instances.iter().filter_map(|instance| {
+            let InstanceState::Busy { turn } = instance.state else { return None };
+            match self.turns.get(&turn)?.place {
+                Place::On { stage: Stage::Held(since), .. } => Some((turn, since)),
+                _ => None,
+            }
+        })
     }
 
     /// Does what is due at `now`.
     pub fn tick(&mut self, now: Instant) -> Vec<Action> {
         let mut out = Vec::new();
         self.start_due(now, &mut out);
-        let late: Vec<_> = self
-            .turns
-            .iter()
-            .filter_map(|(id, turn)| match turn.place {
-                Place::On { held: Some(since), .. } if since + self.rules.hold <= now => Some(*id),
-                _ => None,
-            })
-            .collect();
+        let hold = self.rules.hold;
+        let late = self.held_turns().filter_map(|(turn, since)| (since + hold <= now).then_some(turn));
+        let late: Vec<_> = late.collect();
         for turn in late {
             self.release(turn, &mut out);
         }
@@ -264,16 +277,22 @@ impl Dispatcher {
         out
     }
 
-    /// Adds to an open turn. A turn that is no longer known is not touched: `false`.
+    /// Adds to an open turn. A turn that is no longer known, or is being closed, is not touched: `false`.
     pub fn add(&mut self, addition: Addition, now: Instant) -> (bool, Vec<Action>) {
         let mut out = Vec::new();
         let Some(turn) = self.turns.get_mut(&addition.turn) else { return (false, out) };
+        match turn.place {
+            Place::On { stage: Stage::Released, .. } => return (false, out),
+            // Its end is on the way, and answers the addition.
+            Place::On { stage: Stage::Cancelled, .. } => return (true, out),
+            _ => {}
+        }
         turn.submission.commands.extend(addition.commands.iter().cloned());
         turn.submission.prompts.clone_from(&addition.prompts);
         turn.submission.mode = addition.mode;
         turn.submission.timeout = addition.timeout;
-        if let Place::On { instance, held } = &mut turn.place {
-            *held = None;
+        if let Place::On { instance, stage } = &mut turn.place {
+            *stage = Stage::Given;
             if !addition.prompts.is_empty() {
                 // Waiting for the prompt is the caller's time, not the queue's.
                 turn.submitted = now;
@@ -292,26 +311,30 @@ impl Dispatcher {
 
     /// Closes an open turn without a prompt.
     pub fn release(&mut self, turn: TurnId, out: &mut Vec<Action>) {
-        match self.turns.get(&turn).map(|turn| turn.place) {
-            Some(Place::On { instance, .. }) => {
-                if let Some(turn) = self.turns.get_mut(&turn) {
-                    turn.place = Place::On { instance, held: None };
-                }
-                out.push(Action::Order(instance, Order::Release(turn)));
+        let Some(found) = self.turns.get_mut(&turn).filter(|found| found.submission.prompts.is_empty()) else { return };
+        match &mut found.place {
+            Place::On { stage: Stage::Cancelled, .. } => {}
+            Place::On { instance, stage } => {
+                *stage = Stage::Released;
+                out.push(Action::Order(*instance, Order::Release(turn)));
             }
-            Some(Place::Waiting { .. }) => {
+            Place::Waiting { .. } => {
                 self.forget(turn);
                 out.push(Action::Closed(turn));
             }
-            None => {}
         }
     }
 
     /// Cancels a turn, wherever it is.
     pub fn cancel(&mut self, turn: TurnId, now: Instant) -> Vec<Action> {
         let mut out = Vec::new();
-        match self.turns.get(&turn).map(|turn| turn.place) {
-            Some(Place::On { instance, .. }) => out.push(Action::Order(instance, Order::Cancel(turn))),
+        match self.turns.get_mut(&turn).map(|turn| &mut turn.place) {
+            Some(Place::On { instance, stage }) => {
+                if *stage != Stage::Released {
+                    *stage = Stage::Cancelled;
+                }
+                out.push(Action::Order(*instance, Order::Cancel(turn)));
+            }
             Some(Place::Waiting { .. }) => self.finish_unrun(turn, Outcome::Cancelled, now, &mut out),
             None => {}
         }
@@ -332,6 +355,9 @@ impl Dispatcher {
         self.phase = Phase::Closing;
         for at in 0..self.instances.len() {
             self.instances[at].start_at = None;
+            if std::mem::take(&mut self.instances[at].restart_awaited) {
+                out.push(Action::Restarted(at, Err(shut_down())));
+            }
             self.stop(at, "the pool is shut down", &mut out);
         }
         self.check_down(&mut out);
@@ -341,6 +367,10 @@ impl Dispatcher {
     /// Restarts an instance by hand: at once, or when its turn is over. [`Action::Restarted`] follows.
     pub fn restart(&mut self, at: usize, force: bool, now: Instant) -> Vec<Action> {
         let mut out = Vec::new();
+        if self.phase != Phase::Open {
+            out.push(Action::Restarted(at, Err(shut_down())));
+            return out;
+        }
         let instance = &mut self.instances[at];
         instance.supervisor.forgive();
         instance.restart = true;
@@ -403,7 +433,7 @@ impl Dispatcher {
                 out.push(Action::Emit(Event::ContextProven { instance: at, proof, took }));
             }
             Notice::Held { turn, replies } => self.held(at, turn, replies, now, &mut out),
-            Notice::NotTaken(turn) => self.not_taken(at, turn),
+            Notice::NotTaken(turn) => self.not_taken(at, turn, now, &mut out),
             Notice::TurnStarted(turn) => {
                 out.push(Action::Emit(Event::TurnStarted { turn, instance: at, generation }));
             }
@@ -534,12 +564,15 @@ impl Dispatcher {
         } else {
             self.instances[at].planned += 1;
             self.common.push_back(id);
-            let idle = (0..self.instances.len()).find(|&at| self.instances[at].state == InstanceState::Idle);
-            match idle {
-                Some(idle) => self.fill(idle, now, out),
-                None => self.wake(at, now, out),
-            }
+            self.fill_any(at, now, out);
         }
+    }
+
+    /// Gives the next turn to this instance if it is idle, else to any that is.
+    fn fill_any(&mut self, at: usize, now: Instant, out: &mut Vec<Action>) {
+        let is_idle = |&at: &usize| self.instances[at].state == InstanceState::Idle;
+        let idle = Some(at).filter(is_idle).or_else(|| (0..self.instances.len()).find(is_idle));
+        self.fill(idle.unwrap_or(at), now, out);
     }
 
     fn no_instance(&self, address: Option<usize>) -> Failure {
@@ -567,12 +600,16 @@ impl Dispatcher {
         if self.instances[at].state != InstanceState::Idle {
             return self.wake(at, now, out);
         }
-        let Some(id) = self.instances[at].queue.pop_front().or_else(|| self.common.pop_front()) else { return };
+        // The older one, so that neither queue can starve the other.
+        let own = &mut self.instances[at].queue;
+        let common_first = self.common.front().is_some_and(|common| own.front().is_none_or(|own| common < own));
+        let next = if common_first { self.common.pop_front() } else { own.pop_front() };
+        let Some(id) = next else { return };
         let Some(turn) = self.turns.get_mut(&id) else { return };
         if let Place::Waiting { planned, fixed: false } = turn.place {
             self.instances[planned].planned -= 1;
         }
-        turn.place = Place::On { instance: at, held: None };
+        turn.place = Place::On { instance: at, stage: Stage::Given };
         let submission = &turn.submission;
         let work = Work {
             turn: id,
@@ -611,8 +648,13 @@ impl Dispatcher {
 
     fn held(&mut self, at: usize, id: TurnId, replies: Vec<ContextReply>, now: Instant, out: &mut Vec<Action>) {
         let Some(turn) = self.turns.get_mut(&id) else { return };
-        if turn.submission.prompts.is_empty() {
-            turn.place = Place::On { instance: at, held: Some(now) };
+        if let Place::On { stage, .. } = &mut turn.place {
+            match stage {
+                // The order came while the commands were being answered, when there was nothing to let go yet.
+                Stage::Released => out.push(Action::Order(at, Order::Release(id))),
+                Stage::Given if turn.submission.prompts.is_empty() => *stage = Stage::Held(now),
+                _ => {}
+            }
         }
         for reply in replies {
             let mut response = self.response(id, Some(at), Outcome::Succeeded);
@@ -625,10 +667,31 @@ impl Dispatcher {
         }
     }
 
-    fn not_taken(&mut self, at: usize, id: TurnId) {
-        if let Some(turn) = self.turns.get_mut(&id) {
-            turn.place = Place::Waiting { planned: at, fixed: true };
+    /// The instance went down with the turn on its way to it. It may be up again by now, or given up.
+    fn not_taken(&mut self, at: usize, id: TurnId, now: Instant, out: &mut Vec<Action>) {
+        let Some(turn) = self.turns.get_mut(&id) else { return };
+        let Place::On { stage, .. } = turn.place else { return };
+        if stage == Stage::Released {
+            self.forget(id);
+            return out.push(Action::Closed(id));
+        }
+        if stage == Stage::Cancelled || self.phase != Phase::Open {
+            return self.finish_unrun(id, Outcome::Cancelled, now, out);
+        }
+        let address = turn.submission.address;
+        if !self.instances[at].state.is_alive() {
+            let key = turn.submission.key.clone();
+            return self.route(id, address, key.as_deref(), now, out);
+        }
+        let fixed = address.is_some() || self.router.is_final();
+        turn.place = Place::Waiting { planned: at, fixed };
+        if fixed {
             self.instances[at].queue.push_front(id);
+            self.fill(at, now, out);
+        } else {
+            self.instances[at].planned += 1;
+            self.common.push_front(id);
+            self.fill_any(at, now, out);
         }
     }
 
@@ -677,19 +740,22 @@ impl Dispatcher {
             return self.check_down(out);
         }
         let instance = &mut self.instances[at];
+        let waited_for = !instance.queue.is_empty() || !self.common.is_empty() || instance.restart_awaited;
+        let needed = !self.rules.on_demand || waited_for;
         instance.last_failure.clone_from(&failure);
         match failure {
             Some(failure) if !wanted => match instance.supervisor.failed(&failure, jitter) {
                 Verdict::Restart(pause) => {
-                    instance.restarts += 1;
-                    instance.start_at = Some(now + pause);
+                    if needed {
+                        instance.restarts += 1;
+                        instance.start_at = Some(now + pause);
+                    }
                 }
                 Verdict::Quarantine => self.quarantine(at, failure, now, out),
             },
             _ => {
                 instance.restart = false;
-                let needed = !self.rules.on_demand || !instance.queue.is_empty() || !self.common.is_empty();
-                if needed || instance.restart_awaited {
+                if needed {
                     instance.start_at = Some(now);
                 }
             }
@@ -711,6 +777,10 @@ impl Dispatcher {
             let Some(turn) = self.turns.get(&id) else { continue };
             let (address, key) = (turn.submission.address, turn.submission.key.clone());
             self.route(id, address, key.as_deref(), now, out);
+        }
+        // In an on-demand pool nobody else may have been started for what waits for any.
+        if !self.common.is_empty() {
+            (0..self.instances.len()).for_each(|other| self.wake(other, now, out));
         }
         if self.hopeless().is_some() {
             let rest: Vec<_> = self.common.iter().copied().collect();
@@ -741,7 +811,7 @@ impl Dispatcher {
     /// Ends a turn that never came to an instance.
     fn finish_unrun(&mut self, id: TurnId, outcome: Outcome, now: Instant, out: &mut Vec<Action>) {
         let Some(turn) = self.forget(id) else { return };
-        let mut response = self.response(id, None, outcome);
+        let mut response = self.response(id, turn.submission.address, outcome);
         response.timings.queued = now - turn.submitted;
         self.finish(response, out);
     }
@@ -793,6 +863,10 @@ impl Dispatcher {
         self.random ^= self.random << 17;
         f64::from(u32::try_from(self.random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
     }
+}
+
+fn shut_down() -> Failure {
+    Failure::new(FailureKind::NotReady, "the pool is shut down")
 }
 
 #[cfg(test)]

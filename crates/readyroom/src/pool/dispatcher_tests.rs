@@ -229,3 +229,154 @@ fn on_demand_nothing_starts_before_there_is_work() {
     assert_eq!(orders(&dispatcher.submit(submission(1), now)), [(0, Order::Start)]);
     assert_eq!(orders(&dispatcher.submit(submission(2), now)), [(1, Order::Start)]);
 }
+
+fn open_turn(turn: u64) -> Submission {
+    Submission { prompts: Vec::new(), ..submission(turn) }
+}
+
+fn prompt_for(turn: u64) -> Addition {
+    Addition {
+        turn: TurnId(turn),
+        commands: Vec::new(),
+        prompts: vec!["prompt".into()],
+        mode: Mode::Default,
+        timeout: None,
+    }
+}
+
+fn quarantined(dispatcher: &mut Dispatcher, at: usize, now: Instant) -> Vec<Action> {
+    let missing = Failure::new(FailureKind::ToolMissing, "gone");
+    dispatcher.notice(at, Notice::Ended { why: String::new(), failure: Some(missing) }, now)
+}
+
+#[test]
+fn a_turn_that_was_not_taken_by_an_instance_that_is_given_up_goes_to_another() {
+    let now = Instant::now();
+    let mut dispatcher = dispatcher(2, Routing::RoundRobin);
+    ready(&mut dispatcher, now);
+    dispatcher.submit(submission(1), now);
+    quarantined(&mut dispatcher, 0, now);
+    assert_eq!(runs(&dispatcher.notice(0, Notice::NotTaken(TurnId(1)), now)), [(1, 1)]);
+}
+
+#[test]
+fn a_turn_that_was_not_taken_starts_an_instance_on_demand() {
+    let now = Instant::now();
+    let mut dispatcher = dispatcher(1, Routing::LeastBusy);
+    dispatcher.rules.on_demand = true;
+    dispatcher.submit(submission(1), now);
+    dispatcher.notice(0, Notice::Available, now);
+    dispatcher.notice(0, Notice::Ended { why: String::new(), failure: None }, now);
+    assert_eq!(orders(&dispatcher.notice(0, Notice::NotTaken(TurnId(1)), now)), [(0, Order::Start)]);
+}
+
+#[test]
+fn a_turn_that_was_not_taken_ends_when_it_was_cancelled_or_the_pool_is_shut_down() {
+    let now = Instant::now();
+    let shut = |dispatcher: &mut Dispatcher| drop(dispatcher.close(now));
+    let cancel = |dispatcher: &mut Dispatcher| drop(dispatcher.cancel(TurnId(1), now));
+    for end in [&shut as &dyn Fn(&mut Dispatcher), &cancel] {
+        let mut dispatcher = dispatcher(1, Routing::RoundRobin);
+        ready(&mut dispatcher, now);
+        dispatcher.submit(submission(1), now);
+        end(&mut dispatcher);
+        let out = dispatcher.notice(0, Notice::NotTaken(TurnId(1)), now);
+        assert_eq!(finished(&out)[0].outcome, Outcome::Cancelled);
+    }
+}
+
+#[test]
+fn a_prompt_can_not_join_a_turn_that_is_being_closed() {
+    let now = Instant::now();
+    let mut dispatcher = dispatcher(1, Routing::RoundRobin);
+    ready(&mut dispatcher, now);
+    dispatcher.submit(open_turn(1), now);
+    dispatcher.notice(0, Notice::Held { turn: TurnId(1), replies: Vec::new() }, now);
+    dispatcher.tick(now + Duration::from_secs(60));
+    let (open, out) = dispatcher.add(prompt_for(1), now);
+    assert!(!open && out.is_empty());
+    let out = dispatcher.notice(0, done(1, Outcome::Succeeded), now);
+    assert!(finished(&out).is_empty(), "a prompt that never ran has not succeeded");
+}
+
+#[test]
+fn a_turn_that_is_closed_while_its_commands_are_answered_is_let_go_when_they_are() {
+    let now = Instant::now();
+    let mut dispatcher = dispatcher(1, Routing::RoundRobin);
+    ready(&mut dispatcher, now);
+    dispatcher.submit(open_turn(1), now);
+    dispatcher.release_open();
+    let out = dispatcher.notice(0, Notice::Held { turn: TurnId(1), replies: Vec::new() }, now);
+    assert_eq!(orders(&out), [(0, Order::Release(TurnId(1)))]);
+}
+
+#[test]
+fn a_held_turn_is_let_go_also_where_thousands_wait_behind_it() {
+    let now = Instant::now();
+    let mut dispatcher = dispatcher(1, Routing::LeastBusy);
+    ready(&mut dispatcher, now);
+    dispatcher.submit(open_turn(1), now);
+    dispatcher.notice(0, Notice::Held { turn: TurnId(1), replies: Vec::new() }, now);
+    for turn in 2..=5000 {
+        dispatcher.submit(submission(turn), now);
+    }
+    assert_eq!(dispatcher.next_tick(), Some(now + Duration::from_secs(60)));
+}
+
+#[test]
+fn a_restart_by_hand_is_answered_also_in_a_shutdown() {
+    let now = Instant::now();
+    let refused = |out: &[Action]| out.iter().any(|action| matches!(action, Action::Restarted(0, Err(_))));
+    let mut dispatcher = dispatcher(1, Routing::RoundRobin);
+    ready(&mut dispatcher, now);
+    dispatcher.submit(submission(1), now);
+    dispatcher.restart(0, false, now);
+    assert!(refused(&dispatcher.close(now).1));
+    dispatcher.notice(0, Notice::Ended { why: String::new(), failure: None }, now);
+    assert!(refused(&dispatcher.restart(0, false, now)));
+    assert_eq!(dispatcher.next_tick(), None);
+}
+
+#[test]
+fn on_demand_a_quarantine_starts_another_for_what_waits() {
+    let now = Instant::now();
+    let mut dispatcher = dispatcher(2, Routing::LeastBusy);
+    dispatcher.rules.on_demand = true;
+    dispatcher.submit(submission(1), now);
+    assert_eq!(orders(&quarantined(&mut dispatcher, 0, now)), [(1, Order::Start)]);
+    assert_eq!(finished(&quarantined(&mut dispatcher, 1, now)).len(), 1);
+}
+
+#[test]
+fn on_demand_nothing_is_restarted_that_nobody_waits_for() {
+    let now = Instant::now();
+    let mut dispatcher = dispatcher(1, Routing::LeastBusy);
+    dispatcher.rules.on_demand = true;
+    dispatcher.submit(submission(1), now);
+    dispatcher.notice(0, Notice::Available, now);
+    dispatcher.notice(0, done(1, crash().into()), now);
+    assert_eq!(orders(&dispatcher.notice(0, Notice::Ended { why: String::new(), failure: Some(crash()) }, now)), []);
+}
+
+#[test]
+fn under_least_busy_the_planned_instance_runs_the_turn_when_it_is_idle() {
+    let now = Instant::now();
+    let mut dispatcher = dispatcher(2, Routing::LeastBusy);
+    ready(&mut dispatcher, now);
+    dispatcher.submit(submission(1), now);
+    dispatcher.notice(0, done(1, Outcome::Succeeded), now);
+    dispatcher.notice(0, Notice::Available, now);
+    assert_eq!(runs(&dispatcher.submit(submission(2), now)), [(1, 2)]);
+}
+
+#[test]
+fn turns_for_one_instance_do_not_starve_those_that_wait_for_any() {
+    let now = Instant::now();
+    let mut dispatcher = dispatcher(1, Routing::LeastBusy);
+    ready(&mut dispatcher, now);
+    dispatcher.submit(submission(1), now);
+    dispatcher.submit(submission(2), now);
+    dispatcher.submit(Submission { address: Some(0), ..submission(3) }, now);
+    dispatcher.notice(0, done(1, Outcome::Succeeded), now);
+    assert_eq!(runs(&dispatcher.notice(0, Notice::Available, now)), [(0, 2)]);
+}

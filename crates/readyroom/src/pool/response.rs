@@ -16,7 +16,7 @@ pub struct Response {
     pub turn: TurnId,
     /// The tool's name.
     pub tool: String,
-    /// The instance that ran it; none where it never came to one.
+    /// The instance that ran it. Where it never came to one: the one that it was addressed to, if any.
     pub instance: Option<usize>,
     /// Which life of the instance.
     pub generation: u32,
