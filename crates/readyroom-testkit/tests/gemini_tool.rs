@@ -70,21 +70,29 @@ fn many_pairs_before_the_first_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_prevents_writes_and_shell() {
-    let none = Effects { inside: false, outside: false, shell: false, shell_outside: false };
+    let none = Effects { inside: false, outside: false, hook: false, shell: false, shell_outside: false };
     assert_eq!(attempts("gemini", Permissions::Read).await, none);
-    assert_eq!(prevents("gemini", Permissions::Read), ["writes", "shell", "network"]);
+    assert_eq!(prevents("gemini", Permissions::Read), ["writes", "shell", "network fetches"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edit_prevents_writes_outside_and_shell() {
-    let inside = Effects { inside: true, outside: false, shell: false, shell_outside: false };
+    let inside = Effects { inside: true, outside: false, hook: false, shell: false, shell_outside: false };
     assert_eq!(attempts("gemini", Permissions::Edit).await, inside);
-    assert_eq!(prevents("gemini", Permissions::Edit), ["writes outside the directory", "shell", "network"]);
+    assert_eq!(
+        prevents("gemini", Permissions::Edit),
+        [
+            "writes outside the directory",
+            "writes into what programs run (.git and the tools' own)",
+            "shell",
+            "network fetches"
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_prevents_what_the_file_tools_do_not_do() {
-    let most = Effects { inside: true, outside: false, shell: true, shell_outside: true };
+    let most = Effects { inside: true, outside: false, hook: false, shell: true, shell_outside: true };
     assert_eq!(attempts("gemini", Permissions::Full).await, most);
     assert_eq!(
         prevents("gemini", Permissions::Full),

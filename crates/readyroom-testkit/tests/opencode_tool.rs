@@ -69,21 +69,29 @@ fn many_pairs_before_the_first_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_prevents_writes_and_shell() {
-    let none = Effects { inside: false, outside: false, shell: false, shell_outside: false };
+    let none = Effects { inside: false, outside: false, hook: false, shell: false, shell_outside: false };
     assert_eq!(attempts("opencode", Permissions::Read).await, none);
-    assert_eq!(prevents("opencode", Permissions::Read), ["writes", "shell", "network"]);
+    assert_eq!(prevents("opencode", Permissions::Read), ["writes", "shell", "network fetches"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edit_prevents_writes_outside_and_shell() {
-    let inside = Effects { inside: true, outside: false, shell: false, shell_outside: false };
+    let inside = Effects { inside: true, outside: false, hook: false, shell: false, shell_outside: false };
     assert_eq!(attempts("opencode", Permissions::Edit).await, inside);
-    assert_eq!(prevents("opencode", Permissions::Edit), ["writes outside the directory", "shell", "network"]);
+    assert_eq!(
+        prevents("opencode", Permissions::Edit),
+        [
+            "writes outside the directory",
+            "writes into what programs run (.git and the tools' own)",
+            "shell",
+            "network fetches"
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_prevents_nothing() {
-    let all = Effects { inside: true, outside: true, shell: true, shell_outside: true };
+    let all = Effects { inside: true, outside: true, hook: true, shell: true, shell_outside: true };
     assert_eq!(attempts("opencode", Permissions::Full).await, all);
     assert!(prevents("opencode", Permissions::Full).is_empty());
 }

@@ -5,12 +5,13 @@ use readyroom_testkit::{Step, assert_nothing_left};
 
 use super::{Bed, run};
 
-/// Which attempts of a model have an effect: a file in the directory, one outside of it, a shell command that writes
-/// inside, one that writes outside.
+/// Which attempts of a model have an effect: a file in the directory, one outside of it, one that git would run, a shell
+/// command that writes inside, one that writes outside.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Effects {
     pub inside: bool,
     pub outside: bool,
+    pub hook: bool,
     pub shell: bool,
     pub shell_outside: bool,
 }
@@ -20,9 +21,11 @@ pub async fn attempts(tool: &'static str, level: Permissions) -> Effects {
     let bed = Bed::new(tool);
     let (inside, outside) = (bed.sandbox.dir().join("in.txt"), bed.sandbox.outside().join("out.txt"));
     let (shell, shell_outside) = (bed.sandbox.dir().join("sh.txt"), bed.sandbox.outside().join("sh.txt"));
+    let hook = bed.sandbox.dir().join(".git/hooks/post-checkout");
     let cases = [
         ("TRY-INSIDE-X", bed.write(&inside, "x\n"), &inside),
         ("TRY-OUTSIDE-X", bed.write(&outside, "x\n"), &outside),
+        ("TRY-HOOK-X", bed.write(&hook, "x\n"), &hook),
         ("TRY-SHELL-X", bed.shell(&format!("echo x > '{}'", shell.display())), &shell),
         ("TRY-SHELL-FAR-X", bed.shell(&format!("echo x > '{}'", shell_outside.display())), &shell_outside),
     ];
@@ -33,10 +36,15 @@ pub async fn attempts(tool: &'static str, level: Permissions) -> Effects {
         let denied = matches!(&response.answer.denials, Denials::Known(denials) if !denials.is_empty());
         assert_eq!(denied, !file.exists(), "{word} under {level}: {:?}, {}", response.answer.denials, response.outcome);
     }
+    // The page asked for is on a machine that does not exist, so that only the denial can be seen.
+    bed.model.on("TRY-FETCH-X", [bed.fetch("https://nowhere.invalid/"), Step::say("done")]);
+    let denied = run(&cluster, "TRY-FETCH-X").await.answer.denials;
+    let denied = matches!(&denied, Denials::Known(denials) if !denials.is_empty());
+    assert_eq!(denied, level != Permissions::Full, "fetching under {level}");
     cluster.shutdown().await;
     assert_nothing_left(&bed.sandbox);
-    let [inside, outside, shell, shell_outside] = cases.map(|(_, _, file)| file.exists());
-    Effects { inside, outside, shell, shell_outside }
+    let [inside, outside, hook, shell, shell_outside] = cases.map(|(_, _, file)| file.exists());
+    Effects { inside, outside, hook, shell, shell_outside }
 }
 
 /// What `readyroom tools` says that a level prevents.

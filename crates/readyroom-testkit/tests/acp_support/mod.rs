@@ -91,6 +91,14 @@ impl Bed {
         Step::call(if self.tool == "gemini" { "run_shell_command" } else { "bash" }, arguments)
     }
 
+    /// A call that fetches a page.
+    pub fn fetch(&self, url: &str) -> Step {
+        match self.tool {
+            "gemini" => Step::call("web_fetch", json!({"prompt": format!("Read {url}")})),
+            _ => Step::call("webfetch", json!({"url": url, "format": "text"})),
+        }
+    }
+
     /// A job that must be answered right: the conversation works, and holds nothing of what `gone` names.
     pub async fn next_job_is_right(&self, cluster: &Cluster, gone: &[&str]) {
         let before = self.model.requests().len();
