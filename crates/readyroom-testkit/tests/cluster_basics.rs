@@ -212,3 +212,44 @@ fn context_commands_and_their_prompt_are_one_turn() {
     assert_eq!(response.text().unwrap(), "second\n");
     assert_eq!(cluster.shutdown().dropped, 0);
 }
+
+#[tokio::test]
+async fn a_ticket_does_not_outlive_its_cluster() {
+    let cluster = launch(options(1, Context::Keep)).await;
+    let ticket = cluster.submit("import time; time.sleep(600)").unwrap();
+    drop(cluster);
+    assert_eq!(ticket.await.outcome, Outcome::Cancelled);
+}
+
+#[test]
+fn a_turn_is_joined_or_closed_by_what_is_sent_to_one_instance() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.py"), "").unwrap();
+    let options = ClusterOptions { wait: Wait::All, ..options(2, Context::Keep) }.cwd(directory.path());
+    let cluster = blocking::Cluster::launch(python(), "python3".as_ref(), options).unwrap();
+    let at = cluster.send("/add a.py").unwrap();
+    cluster.send_to(at, "print('joined')").unwrap();
+    let response = cluster.read(at, Duration::from_secs(30)).unwrap();
+    assert_eq!((response.text().unwrap().to_string().as_str(), response.preamble.len()), ("joined\n", 1));
+
+    // What goes elsewhere closes the turn, so that its instance is free for the next one at once.
+    let at = cluster.send("/add a.py").unwrap();
+    assert!(cluster.read(at, Duration::from_secs(30)).unwrap().ok());
+    cluster.send_to(1 - at, "print('elsewhere')").unwrap();
+    assert!(cluster.read(1 - at, Duration::from_secs(30)).unwrap().ok());
+    cluster.send_to(at, "print('free')").unwrap();
+    assert_eq!(cluster.read(at, Duration::from_secs(30)).unwrap().text().unwrap(), "free\n");
+    assert_eq!(cluster.shutdown().dropped, 0);
+}
+
+#[test]
+fn a_turn_that_never_came_to_its_instance_is_read_there() {
+    let options = ClusterOptions { wait: Wait::None, ..options(1, Context::Keep) };
+    let cluster = blocking::Cluster::launch(python(), "/nowhere/python3".as_ref(), options).unwrap();
+    if cluster.send_to(0, "print(1)").is_ok() {
+        let response = cluster.read(0, Duration::from_secs(30)).unwrap();
+        assert_eq!(response.error().unwrap().kind, FailureKind::ToolMissing);
+    }
+    assert_eq!(cluster.send_to(0, "print(1)").unwrap_err().to_string(), "not_ready: no instance is left");
+    cluster.shutdown();
+}

@@ -14,6 +14,7 @@ use crate::error::{Failure, FailureKind};
 use crate::event::TurnId;
 use crate::job::Mode;
 use crate::pool::dispatcher::{Addition, Submission};
+use crate::pool::router::Routing;
 use crate::pool::{CallerId, Input, Response, Sink, Taken, Wanted};
 
 /// The turn that a caller has open.
@@ -66,10 +67,19 @@ impl Cluster {
     ) -> Result<usize, SubmitError> {
         let sent = words::read(text, &self.inner.contract.definition.commands)?;
         self.check_address(address)?;
-        let open = self.inner.callers.get(caller).filter(|open| open.address == address || address.is_none());
+        let is_final = self.inner.options.routing != Routing::LeastBusy;
+        let fits =
+            |open: &Open| address.is_none() || open.address == address || (is_final && Some(open.instance) == address);
+        let mut open = self.inner.callers.get(caller);
+        if let Some(elsewhere) = open.filter(|open| !fits(open)) {
+            // A caller has one turn open. Left alone, this one would keep its instance until its time is over.
+            self.inner.callers.set(caller, None);
+            self.inner.pool.input(Input::Release(elsewhere.turn));
+            open = None;
+        }
         let index = match (sent, open) {
             (Sent::Context(command), Some(open)) if !open.read => {
-                self.join(caller, open, vec![command], Vec::new(), Mode::Default).await?
+                self.join(caller, open, vec![command], Vec::new(), Mode::Default, key).await?
             }
             (Sent::Context(command), earlier) => {
                 if let Some(earlier) = earlier {
@@ -77,7 +87,9 @@ impl Cluster {
                 }
                 self.open_turn(caller, vec![command], Vec::new(), Mode::Default, address, key).await?
             }
-            (Sent::Prompt { mode, text }, Some(open)) => self.join(caller, open, Vec::new(), vec![text], mode).await?,
+            (Sent::Prompt { mode, text }, Some(open)) => {
+                self.join(caller, open, Vec::new(), vec![text], mode, key).await?
+            }
             (Sent::Prompt { mode, text }, None) => {
                 self.open_turn(caller, Vec::new(), vec![text], mode, address, key).await?
             }
@@ -93,6 +105,7 @@ impl Cluster {
         commands: Vec<ContextCommand>,
         prompts: Vec<String>,
         mode: Mode,
+        key: Option<String>,
     ) -> Result<usize, SubmitError> {
         let closes = !prompts.is_empty();
         open.unread += commands.len();
@@ -113,7 +126,7 @@ impl Cluster {
         // The turn waited too long for its prompt, or its instance died with it.
         self.inner.pool.mailbox.forget(caller, open.turn);
         self.inner.callers.set(caller, None);
-        self.open_turn(caller, commands, prompts, mode, open.address, None).await
+        self.open_turn(caller, commands, prompts, mode, open.address, key).await
     }
 
     async fn open_turn(

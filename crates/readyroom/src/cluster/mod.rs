@@ -182,14 +182,15 @@ impl Cluster {
     /// `NotReady` as from [`Cluster::launch`]; the instances are left as they are.
     pub async fn wait_ready(&self, wait: Wait) -> Result<(), LaunchError> {
         let options = &self.inner.options;
-        let wanted = match wait {
+        let all = match wait {
             _ if options.one_shot => return Ok(()),
             Wait::None => return Ok(()),
-            Wait::First => 1,
-            Wait::All => options.count,
+            Wait::First => false,
+            Wait::All => true,
         };
         let mut readiness = self.inner.pool.readiness.clone();
-        let enough = readiness.wait_for(|now| now.ready >= wanted || now.hopeless);
+        let enough =
+            readiness.wait_for(|now| if all { now.settled >= options.count } else { now.ready >= 1 || now.hopeless });
         let reached = match tokio::time::timeout(options.ready_timeout, enough).await {
             Ok(Ok(now)) => now.ready >= 1,
             Ok(Err(_)) => false,
@@ -269,7 +270,7 @@ impl Cluster {
         let submission = Submission { turn, commands, prompts, mode, timeout, key, address };
         self.inner.sent.fetch_add(1, Ordering::Relaxed);
         self.inner.pool.input(Input::Submit { submission, sink: Sink::Ticket(reply), planned: None });
-        Ok(Ticket::new(turn, response, self.inner.pool.clone(), Arc::clone(&self.inner.tickets_done)))
+        Ok(Ticket::new(turn, response, self.inner.pool.downgrade(), Arc::clone(&self.inner.tickets_done)))
     }
 
     fn next_turn(&self) -> TurnId {

@@ -14,14 +14,15 @@ use super::{Cluster, SubmitError};
 use crate::driver::ContextCommand;
 use crate::event::TurnId;
 use crate::job::{Answer, Mode, Outcome, Timings, Usage};
-use crate::pool::{Input, PoolHandle, Response};
+use crate::pool::{Input, Response, WeakPool};
 
-/// A submitted job. Awaiting it gives its response. Dropping it cancels nothing.
+/// A submitted job. Awaiting it gives its response. Dropping it cancels nothing. It does not keep the cluster alive: where
+/// that is dropped first, the response says that the job was cancelled.
 #[derive(Debug)]
 pub struct Ticket {
     turn: TurnId,
     response: oneshot::Receiver<Response>,
-    pool: PoolHandle,
+    pool: WeakPool,
     done: Arc<AtomicU64>,
 }
 
@@ -29,7 +30,7 @@ impl Ticket {
     pub(super) fn new(
         turn: TurnId,
         response: oneshot::Receiver<Response>,
-        pool: PoolHandle,
+        pool: WeakPool,
         done: Arc<AtomicU64>,
     ) -> Self {
         Self { turn, response, pool, done }

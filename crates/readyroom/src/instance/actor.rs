@@ -124,7 +124,7 @@ impl Actor {
             Action::Launch => return Some(self.launch().await),
             Action::Request(request) => {
                 if let Some(seat) = &self.seat {
-                    seat.link.request(request).await;
+                    seat.link.request(request);
                 }
             }
             Action::Settle(began) => {
@@ -140,7 +140,7 @@ impl Actor {
                     if let Some(shared) = &self.settings.shared {
                         shared.retire(&seat.link);
                     }
-                    if seat.link.leave(seat.slot).await == Left::Others {
+                    if seat.link.leave(seat.slot) == Left::Others {
                         let left =
                             Failure::new(FailureKind::Crashed { exit: None }, "it left the process that it shared");
                         return Some(Event::Report(Report::Gone(left)));

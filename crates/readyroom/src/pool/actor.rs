@@ -97,6 +97,8 @@ pub enum Input {
 pub struct Readiness {
     /// Instances that were ready at least once.
     pub ready: usize,
+    /// Instances that were, or are quarantined: there is nothing to wait for.
+    pub settled: usize,
     /// The last failure of each instance that has one.
     pub evidence: Vec<(usize, Failure)>,
     /// All instances are quarantined.
@@ -121,6 +123,26 @@ impl PoolHandle {
     /// Asks the pool. The queue is bounded by the cluster's limit on pending turns.
     pub fn input(&self, input: Input) {
         let _ = self.inputs.send(input);
+    }
+
+    /// The same, without keeping the pool alive.
+    pub fn downgrade(&self) -> WeakPool {
+        WeakPool { inputs: self.inputs.downgrade() }
+    }
+}
+
+/// A ticket's end of a pool, which does not keep it alive.
+#[derive(Debug, Clone)]
+pub struct WeakPool {
+    inputs: mpsc::WeakUnboundedSender<Input>,
+}
+
+impl WeakPool {
+    /// Asks the pool, if it is still there.
+    pub fn input(&self, input: Input) {
+        if let Some(inputs) = self.inputs.upgrade() {
+            let _ = inputs.send(input);
+        }
     }
 }
 
@@ -331,7 +353,11 @@ impl Actor {
     }
 
     fn tell_readiness(&self) {
+        let facts = self.dispatcher.facts();
+        let settled =
+            |(facts, ready): &(&Facts, &bool)| **ready || matches!(facts.state, InstanceState::Quarantined { .. });
         self.ready_in.send_replace(Readiness {
+            settled: facts.iter().zip(&self.ready).filter(settled).count(),
             ready: self.ready.iter().filter(|ready| **ready).count(),
             evidence: self.dispatcher.evidence(),
             hopeless: self.dispatcher.hopeless().is_some(),

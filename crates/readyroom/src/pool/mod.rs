@@ -10,6 +10,6 @@ mod response;
 pub mod router;
 pub mod supervision;
 
-pub use actor::{Input, PoolHandle, PoolSettings, Readiness, Sink, start};
+pub use actor::{Input, PoolHandle, PoolSettings, Readiness, Sink, WeakPool, start};
 pub use mailbox::{CallerId, Mailbox, Taken, Wanted};
 pub use response::{InstanceState, InstanceStatus, Response, Status, TurnError};

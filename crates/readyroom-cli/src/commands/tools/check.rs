@@ -179,7 +179,7 @@ async fn contexts(talk: &mut Talk<'_>, open: Request, limit: Duration, resets: b
 
 async fn stop(link: &Link, slot: Slot, reports: &mut Receiver<Report>, seconds: u64, ready: bool, checks: &mut Checks) {
     let began = Instant::now();
-    link.leave(slot).await;
+    link.leave(slot);
     let gone = tokio::time::timeout(Duration::from_secs(2 * seconds) + MARGIN, async {
         while let Some(report) = reports.recv().await {
             if let Report::Gone(failure) = report {
@@ -228,7 +228,7 @@ impl Talk<'_> {
     }
 
     async fn fresh(&mut self, request: Request, limit: Duration) -> Result<Proof, Failure> {
-        self.link.request(request).await;
+        self.link.request(request);
         self.wait(limit, FailureKind::Stalled, |report| match report {
             Report::Fresh(proof) => Some(Ok(proof)),
             Report::NotFresh(failure) => Some(Err(failure)),

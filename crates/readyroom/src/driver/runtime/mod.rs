@@ -58,7 +58,9 @@ pub enum Report {
 /// One process under a driver. Clones speak to the same process; it ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct Link {
-    requests: mpsc::Sender<Request>,
+    /// Without a bound, since a pump that waits for an instance to take its reports must never keep that instance
+    /// waiting to ask. Each instance has a handful of requests outstanding at most.
+    requests: mpsc::UnboundedSender<Request>,
     seats: Arc<Seats>,
     handle: Handle,
     stop: Arc<watch::Sender<Stop>>,
@@ -97,6 +99,13 @@ impl Seats {
             // An instance that has left its seat needs no report.
             let _ = seat.send(report).await;
         }
+    }
+
+    /// Whoever sits here will hear nothing more, and whoever comes hears of this failure.
+    fn abandon(&self, failure: Failure) {
+        let mut state = self.lock();
+        state.gone = Some(failure);
+        state.taken.clear();
     }
 
     async fn tell_all(&self, report: Report) {
@@ -140,7 +149,7 @@ impl Link {
             writable: contract.writable.clone(),
         };
         let process = process::spawn(&command).await.map_err(|error| spawn_failure(&contract, &error))?;
-        let (requests, inbox) = mpsc::channel(64);
+        let (requests, inbox) = mpsc::unbounded_channel();
         let seats = Arc::new(Seats::default());
         let (stop, stopped) = watch::channel(Stop::No);
         let handle = process.handle.clone();
@@ -174,7 +183,7 @@ impl Link {
 
     /// Leaves a slot. Its conversation is closed where the tool can, and the process is ended in order when nobody else
     /// is in it.
-    pub async fn leave(&self, slot: Slot) -> Left {
+    pub fn leave(&self, slot: Slot) -> Left {
         let left = {
             let mut state = self.seats.lock();
             if state.taken.len() > 1 {
@@ -185,15 +194,15 @@ impl Link {
             }
         };
         match left {
-            Left::Others => self.request(Request::Close { slot }).await,
+            Left::Others => self.request(Request::Close { slot }),
             Left::Alone => self.raise(Stop::Orderly),
         }
         left
     }
 
     /// Passes a request to the driver. A link whose process is gone takes nothing: [`Report::Gone`] has said so.
-    pub async fn request(&self, request: Request) {
-        let _ = self.requests.send(request).await;
+    pub fn request(&self, request: Request) {
+        let _ = self.requests.send(request);
     }
 
     /// Ends the process and its tree at once. [`Report::Gone`] follows.

@@ -1,6 +1,6 @@
 //! The loop between a process's pipes and its driver.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,7 +29,8 @@ pub(super) struct Pump {
     written: usize,
     close_when_written: bool,
     seats: Arc<Seats>,
-    open: BTreeSet<Slot>,
+    /// The turns that are open, with what had been printed when each began.
+    open: BTreeMap<Slot, u64>,
     printed: u64,
     tail: Tail,
     recorder: Option<Recorder>,
@@ -70,7 +71,7 @@ impl Pump {
             written: 0,
             close_when_written: false,
             seats,
-            open: BTreeSet::new(),
+            open: BTreeMap::new(),
             printed: 0,
             tail: Tail::new(STDERR_TAIL),
             recorder,
@@ -81,7 +82,7 @@ impl Pump {
         }
     }
 
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>, mut stop: watch::Receiver<Stop>) {
+    pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Request>, mut stop: watch::Receiver<Stop>) {
         let mut effects = Vec::new();
         self.driver.launched(&mut effects);
         self.carry_out(&mut effects).await;
@@ -92,7 +93,11 @@ impl Pump {
     }
 
     /// Reads, writes and asks until the process, its protocol or its owner ends it.
-    async fn converse(&mut self, inbox: &mut mpsc::Receiver<Request>, stop: &mut watch::Receiver<Stop>) -> Left {
+    async fn converse(
+        &mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Request>,
+        stop: &mut watch::Receiver<Stop>,
+    ) -> Left {
         let mut out = vec![0; READ];
         let mut err = vec![0; 8 << 10];
         let mut effects = Vec::new();
@@ -149,7 +154,7 @@ impl Pump {
             if self.open.is_empty() {
                 self.printed = 0;
             }
-            self.open.insert(*slot);
+            self.open.insert(*slot, self.printed);
         }
         self.driver.request(request, effects);
     }
@@ -166,7 +171,10 @@ impl Pump {
     fn take_output(&mut self, bytes: &[u8], effects: &mut Vec<Effect>) {
         self.record(Direction::Out, bytes);
         self.printed += bytes.len() as u64;
-        if self.printed > self.limits.output_bytes {
+        // Whose output it is can't be told here, so turns that are open together have their limits together.
+        let before = self.open.values().min().copied().unwrap_or(0);
+        let turns = (self.open.len() as u64).max(1);
+        if self.printed.saturating_sub(before) > self.limits.output_bytes.saturating_mul(turns) {
             self.broken = Some(Failure::new(
                 FailureKind::OutputLimit,
                 format!("the tool printed more than {} bytes in a turn", self.limits.output_bytes),
@@ -262,6 +270,9 @@ impl Pump {
                 Effect::Activity { activity, .. } => Report::Activity(activity),
                 Effect::Ended { slot, end } => {
                     self.open.remove(&slot);
+                    if self.open.is_empty() {
+                        self.printed = 0;
+                    }
                     Report::Ended(end)
                 }
             };
@@ -275,7 +286,7 @@ impl Pump {
     async fn finish(
         &mut self,
         left: Left,
-        inbox: &mut mpsc::Receiver<Request>,
+        inbox: &mut mpsc::UnboundedReceiver<Request>,
         stop: &mut watch::Receiver<Stop>,
     ) -> Failure {
         let grace = std::time::Duration::from_secs(self.limits.stop_seconds);
@@ -296,8 +307,11 @@ impl Pump {
             Left::Stop(_) => self.handle.kill_tree(),
         }
         // The tree first: a child that keeps the pipe open must not keep us waiting for its end.
-        let stopped_now = *stop.borrow() == Stop::Now;
-        let exit = self.handle.end_tree(if stopped_now { std::time::Duration::ZERO } else { grace }).await;
+        let exit = tokio::select! {
+            biased;
+            _ = wished(stop, Stop::Orderly) => self.handle.end_tree(std::time::Duration::ZERO).await,
+            exit = self.handle.end_tree(grace) => exit,
+        };
         self.drain(&mut effects).await;
         self.driver.exited(exit, &mut effects);
         self.carry_out(&mut effects).await;
@@ -315,6 +329,8 @@ impl Pump {
         let handle = self.handle.clone();
         let mut effects = Vec::new();
         let mut buffer = vec![0; READ];
+        let mut err = vec![0; 8 << 10];
+        let mut stderr = self.stderr.take();
         let deadline = tokio::time::sleep(grace);
         let mut deadline = pin!(deadline);
         let mut exit = pin!(handle.wait());
@@ -328,6 +344,10 @@ impl Pump {
                         self.carry_out(&mut effects).await;
                     }
                 },
+                read = read_some(&mut stderr, &mut err) => match read {
+                    Ok(0) | Err(_) => stderr = None,
+                    Ok(read) => self.take_stderr(&err[..read], &mut effects),
+                },
                 wrote = write_some(&mut self.stdin, self.outgoing.front(), self.written) => match wrote {
                     Ok(wrote) => self.advance(wrote),
                     Err(_) => {
@@ -335,10 +355,11 @@ impl Pump {
                         self.outgoing.clear();
                     }
                 },
-                _ = &mut exit => return,
-                () = &mut deadline => return,
+                _ = &mut exit => break,
+                () = &mut deadline => break,
             }
         }
+        self.stderr = stderr;
     }
 
     /// Reads what is still in the pipes after the whole tree has ended.
@@ -357,6 +378,16 @@ impl Pump {
                 break;
             }
             self.take_stderr(&buffer[..read], effects);
+        }
+    }
+}
+
+impl Drop for Pump {
+    /// A driver that panics takes its process with it, and no instance may wait for what will never come.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.handle.kill_tree();
+            self.seats.abandon(Failure::new(FailureKind::Protocol, "the conversation with the process broke down"));
         }
     }
 }
