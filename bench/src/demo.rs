@@ -64,6 +64,15 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let parallel = demo.processes(FILES, AT_ONCE)?;
     well &= demo.check(FILES, "xargs -P 4")?;
 
+    let gnu = if on_path("parallel") {
+        println!("\n== the same with GNU parallel: parallel -j {AT_ONCE} aider --message {PROMPT:?} {{}} ::: src/*.py");
+        let took = demo.parallel(FILES)?;
+        well &= demo.check(FILES, "parallel")?;
+        Some(took)
+    } else {
+        None
+    };
+
     let part = if options.all { FILES } else { PART };
     println!("\n== a process a job, one after the other, {part} of {FILES} files");
     let measured = demo.processes(part, 1)?;
@@ -72,8 +81,11 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let scaled = if part == FILES { String::new() } else { format!(" (scaled from {part} files)") };
 
     println!("\n{FILES} files                        time    against readyroom");
-    println!("readyroom run -j {AT_ONCE}          {:>10}    1x", short(warm));
-    println!("xargs -P {AT_ONCE} aider            {:>10}    {:.1}x", short(parallel), ratio(parallel, warm));
+    println!("readyroom run -j {AT_ONCE}         {:>10}    1x", short(warm));
+    println!("xargs -P {AT_ONCE} aider           {:>10}    {:.1}x", short(parallel), ratio(parallel, warm));
+    if let Some(gnu) = gnu {
+        println!("parallel -j {AT_ONCE} aider         {:>10}    {:.1}x", short(gnu), ratio(gnu, warm));
+    }
     println!("aider, one by one           {:>10}    {:.1}x{scaled}", short(serial), ratio(serial, warm));
     Ok(well)
 }
@@ -116,16 +128,30 @@ impl Demo {
 
     /// Does the first `count` files by a process each, so many at once.
     fn processes(&self, count: usize, at_once: usize) -> anyhow::Result<Duration> {
-        let (definition, program) = self.sandbox.definition();
         let mut command = Command::new("xargs");
-        command.args(["-P", &at_once.to_string(), "-I{}"]).arg(program);
-        command.args(definition.argv.iter().skip(1));
-        command.args(self.name.iter().flat_map(|name| ["--model", name]));
-        command.args(["--message", PROMPT, "{}"]).envs(&definition.env);
+        command.args(["-P", &at_once.to_string(), "-I{}"]);
+        self.by_message(&mut command);
         let list = self.sandbox.home().join("files");
         std::fs::write(&list, self.files[..count].join("\n"))?;
         command.stdin(File::open(&list)?);
         self.timed(&mut command)
+    }
+
+    /// The same with GNU parallel.
+    fn parallel(&self, count: usize) -> anyhow::Result<Duration> {
+        let mut command = Command::new("parallel");
+        command.args(["--will-cite", "--quote", "-j", &AT_ONCE.to_string()]);
+        self.by_message(&mut command);
+        command.arg(":::").args(&self.files[..count]).stdin(Stdio::null());
+        self.timed(&mut command)
+    }
+
+    /// aider's own command for one prompt and one file, with what unattended use needs.
+    fn by_message(&self, command: &mut Command) {
+        let (definition, program) = self.sandbox.definition();
+        command.arg(program).args(definition.argv.iter().skip(1));
+        command.args(self.name.iter().flat_map(|name| ["--model", name]));
+        command.args(["--message", PROMPT, "{}"]).envs(&definition.env);
     }
 
     /// Runs a command to its end; what it says to a person is shown, what it answers goes to a file.
@@ -156,6 +182,10 @@ impl Demo {
         }
         Ok(well)
     }
+}
+
+fn on_path(program: &str) -> bool {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|path| path.join(program).is_file())
 }
 
 /// PATH with the directory of `program` before all others.
