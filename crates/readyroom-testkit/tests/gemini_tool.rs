@@ -39,8 +39,7 @@ async fn turns_are_whole_and_failures_have_their_kinds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_turn_can_be_stopped_in_every_state() {
-    assert_eq!(cancel::CELLS.len(), 5);
+async fn cancel_gemini_in_every_state() {
     let bed = Bed::new("gemini");
     let cluster = bed.cluster(1, Context::Fresh, Permissions::Full).await;
     cancel::every_state(&bed, &cluster).await;
