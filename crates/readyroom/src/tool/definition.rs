@@ -329,6 +329,8 @@ pub enum ReplFrame {
     PythonExec,
     /// One line of shell that evaluates the text with stdin from /dev/null.
     BashEval,
+    /// The line `wrap`, in which `{base64}` is the text, encoded.
+    Encoded,
 }
 
 /// Settings of the `repl` driver. In `fence` and `marker`, `{a}` and `{b}` are the two halves of a fresh nonce; in
@@ -338,6 +340,8 @@ pub enum ReplFrame {
 pub struct ReplSettings {
     /// How the prompt is put.
     pub frame: ReplFrame,
+    /// The line of `frame = "encoded"`.
+    pub wrap: String,
     /// Lines written once, before the first fence.
     pub start: String,
     /// Pattern that says, in what the tool prints while it starts, that it will never be ready.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use regex::Regex;
 
 use super::document::Step;
-use super::{Definition, DriverKind, PromptTo, Sharing, Transport};
+use super::{Definition, DriverKind, PromptTo, ReplFrame, Sharing, Transport};
 use crate::job::Permissions;
 
 /// Something that does not hold, and where in the definition.
@@ -321,6 +321,14 @@ fn driver(definition: &Definition, found: &mut Problems) {
 
 fn repl(definition: &Definition, found: &mut Problems) {
     let Some(repl) = &definition.repl else { return };
+    if (repl.frame == ReplFrame::Encoded) != repl.wrap.contains("{base64}") {
+        let mend = "give both, or none: with this frame the prompt goes where `{base64}` stands in `wrap`";
+        found.add(
+            &["repl".into(), "wrap".into()],
+            "`frame = \"encoded\"` and `wrap` with `{base64}` belong together",
+            mend,
+        );
+    }
     let texts = [("fence", &repl.fence), ("marker", &repl.marker)];
     let mut whole = true;
     for (key, text) in texts {

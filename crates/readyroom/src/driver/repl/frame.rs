@@ -3,11 +3,11 @@
 use base64::Engine as _;
 
 use super::fence::Nonce;
-use crate::tool::ReplFrame;
+use crate::tool::{ReplFrame, ReplSettings};
 
 /// A prompt as it is written to the tool: whole lines.
-pub(super) fn frame(kind: ReplFrame, prompt: &str) -> String {
-    match kind {
+pub(super) fn frame(settings: &ReplSettings, prompt: &str) -> String {
+    match settings.frame {
         ReplFrame::Raw => format!("{prompt}\n"),
         ReplFrame::AiderBlock => {
             let tag = loop {
@@ -25,6 +25,7 @@ pub(super) fn frame(kind: ReplFrame, prompt: &str) -> String {
             encode(prompt)
         ),
         ReplFrame::BashEval => format!("eval \"$(printf %s {} | base64 -d)\" </dev/null\n", encode(prompt)),
+        ReplFrame::Encoded => format!("{}\n", settings.wrap.replace("{base64}", &encode(prompt))),
     }
 }
 
@@ -79,6 +80,10 @@ fn encode(text: &str) -> String {
 mod tests {
     use super::*;
 
+    fn frame(kind: ReplFrame, prompt: &str) -> String {
+        super::frame(&ReplSettings { frame: kind, wrap: "run('{base64}')".into(), ..ReplSettings::default() }, prompt)
+    }
+
     #[test]
     fn a_block_begins_with_an_empty_line_and_ends_with_its_own_tag() {
         let text = frame(ReplFrame::AiderBlock, "/add x\n}\n!rm y");
@@ -90,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_encoded_frames_are_one_line_whatever_the_prompt_holds() {
-        for kind in [ReplFrame::PythonExec, ReplFrame::BashEval] {
+        for kind in [ReplFrame::PythonExec, ReplFrame::BashEval, ReplFrame::Encoded] {
             let text = frame(kind, "a\n\"'\n$(x)\\");
             assert_eq!(lines(&text), 1);
             assert!(text.ends_with('\n') && !text.contains("$(x)"));

@@ -63,6 +63,8 @@ enum Phase {
     Switching { turn: Turn, mode: String, cancelled: bool },
     /// A prompt runs.
     Running(Box<Running>),
+    /// A cancelled turn goes on in a tool that can't be interrupted; all that is left is to end the process.
+    Abandoned,
     /// The turn has ended; the command that switches the mode back is on its way.
     Returning { end: Box<TurnEnd> },
 }
@@ -180,7 +182,7 @@ impl Repl {
 
     fn run(&mut self, turn: Turn, switched: bool, out: &mut Vec<Effect>) {
         let Ok(settings) = &self.settings else { return };
-        let input = frame::frame(settings.plain.frame, &turn.prompt);
+        let input = frame::frame(&settings.plain, &turn.prompt);
         let running = Running {
             head: Head::new(frame::lines(&input)),
             prompt: turn.prompt,
@@ -223,8 +225,7 @@ impl Repl {
                     let answer = running.partial(settings, &self.output);
                     let end = TurnEnd { status: TurnStatus::Cancelled, answer };
                     out.push(Effect::Ended { slot: SLOT, end: Box::new(end) });
-                    let why = "the turn was cancelled, and the tool has no way to stop it";
-                    self.broken(Failure::new(FailureKind::Stalled, why), out);
+                    self.phase = Phase::Abandoned;
                     return;
                 }
                 running.stop = Stop::Wanted;
@@ -299,7 +300,7 @@ impl Repl {
                     self.broken(failure.with_stderr(reading::evidence(&output)), out);
                 }
             }
-            phase @ (Phase::Idle | Phase::Closed) => self.phase = phase,
+            phase @ (Phase::Idle | Phase::Abandoned | Phase::Closed) => self.phase = phase,
         }
     }
 
@@ -520,7 +521,7 @@ impl Driver for Repl {
             bytes = &bytes[1..];
         }
         while !bytes.is_empty() {
-            if matches!(self.phase, Phase::Closed) {
+            if matches!(self.phase, Phase::Closed | Phase::Abandoned) {
                 return;
             }
             // Usually one fence is out; a second one after an interrupt, which may have swallowed the first.
@@ -582,6 +583,10 @@ impl Driver for Repl {
                 self.opened = true;
                 out.push(Effect::Fresh { slot: SLOT, proof: Proof::NewProcess });
             }
+            Request::Open { .. } | Request::Reset { .. } if matches!(self.phase, Phase::Abandoned) => {
+                let why = "a cancelled turn goes on in the tool, which can't be interrupted";
+                out.push(Effect::NotFresh { slot: SLOT, failure: Failure::new(FailureKind::Stalled, why) });
+            }
             Request::Open { .. } | Request::Reset { .. } if resets => {
                 let line = format!("{}\n", settings.plain.reset);
                 self.phase = Phase::Resetting;
@@ -600,7 +605,13 @@ impl Driver for Repl {
                 self.begin(turn, out);
             }
             Request::Cancel { .. } => self.cancel(out),
-            Request::Stop => out.push(Effect::CloseStdin),
+            Request::Stop => {
+                // What an interrupt does to such a tool is to end it.
+                if matches!(self.phase, Phase::Abandoned) {
+                    out.push(Effect::Interrupt);
+                }
+                out.push(Effect::CloseStdin);
+            }
             // Nothing is answered without a fence, and a fence would wait behind the turn that runs.
             Request::Close { .. } | Request::Ping => {}
         }
