@@ -48,6 +48,18 @@ impl Bench {
         Self::within(sandbox, name, options, change).await
     }
 
+    /// The same with another program than the page's.
+    pub async fn with_program(
+        name: &str,
+        program: &str,
+        options: impl FnOnce(ClusterOptions) -> ClusterOptions,
+        change: impl FnOnce(&mut Definition),
+    ) -> Self {
+        let (mut definition, _) = documented(name);
+        change(&mut definition);
+        Self::launch(Sandbox::bare(name), definition, Path::new(program), options).await
+    }
+
     pub async fn within(
         sandbox: Sandbox,
         name: &str,
@@ -56,8 +68,17 @@ impl Bench {
     ) -> Self {
         let (mut definition, program) = documented(name);
         change(&mut definition);
+        Self::launch(sandbox, definition, &program, options).await
+    }
+
+    async fn launch(
+        sandbox: Sandbox,
+        definition: Definition,
+        program: &Path,
+        options: impl FnOnce(ClusterOptions) -> ClusterOptions,
+    ) -> Self {
         let plain = sandbox.options().count(1).context(Context::Keep).permissions(Permissions::Full).wait(Wait::All);
-        let cluster = Cluster::launch(Arc::new(definition), &program, options(plain)).await.expect("it becomes ready");
+        let cluster = Cluster::launch(Arc::new(definition), program, options(plain)).await.expect("it becomes ready");
         Self { sandbox, cluster }
     }
 

@@ -27,7 +27,7 @@ use crate::event::{Event, TurnId};
 use crate::job::{Job, Mode};
 use crate::pool::dispatcher::{Rules, Submission};
 use crate::pool::{Input, PoolHandle, PoolSettings, Sink};
-use crate::tool::{Contract, Definition, Registry};
+use crate::tool::{Contract, Definition, DriverKind, Registry};
 
 /// How long a turn that is open waits for its prompt.
 const HOLD: Duration = Duration::from_secs(60);
@@ -137,9 +137,11 @@ impl Cluster {
     pub async fn launch(
         definition: Arc<Definition>,
         program: &Path,
-        options: ClusterOptions,
+        mut options: ClusterOptions,
     ) -> Result<Self, LaunchError> {
         options.check()?;
+        // A command has a process for each turn, whatever was asked for.
+        options.one_shot |= definition.driver == DriverKind::Oneshot;
         let contract = Arc::new(Contract::resolve(definition, program, &options.contract)?);
         let pool = crate::pool::start(PoolSettings {
             contract: Arc::clone(&contract),

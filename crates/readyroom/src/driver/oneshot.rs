@@ -1,8 +1,9 @@
 //! The `oneshot` driver: any command that gets one prompt and prints one answer.
 //!
 //! Each turn has a process of its own, so a turn's end is the process's: exit status 0 with the output at its end is
-//! success, everything else is a failure. Where the prompt or the files go on the command line, that line is known only
-//! with the turn: a shell is launched, and becomes the command when the turn comes.
+//! success, everything else is a failure. The command line is known only with the turn, which may stand in it, and a
+//! command that needs no input would be over before its turn came. So a shell is launched, and becomes the command when
+//! the turn comes.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -24,18 +25,12 @@ const BECOME: &str = "n='\n'; IFS= read -r line && eval \"$line\"";
 /// The only conversation.
 const SLOT: Slot = Slot(0);
 
-/// The program and arguments to launch for `contract`: its own, or a shell where the command line is not known yet.
+/// The program and arguments to launch for `contract`: its own, or the shell that becomes them.
 pub fn command(contract: &Contract) -> (PathBuf, Vec<OsString>) {
-    if needs_turn(&contract.definition) {
-        return (PathBuf::from("/bin/sh"), vec!["-c".into(), BECOME.into()]);
+    match contract.definition.driver {
+        DriverKind::Oneshot => (PathBuf::from("/bin/sh"), vec!["-c".into(), BECOME.into()]),
+        _ => (contract.program.clone(), contract.args.clone()),
     }
-    (contract.program.clone(), contract.args.clone())
-}
-
-/// Whether the command line of this tool holds its turn.
-fn needs_turn(definition: &Definition) -> bool {
-    let settings = definition.oneshot.as_ref().filter(|_| definition.driver == DriverKind::Oneshot);
-    settings.is_some_and(|settings| settings.prompt == PromptTo::Arg || !settings.file_args.is_empty())
 }
 
 /// `args` with the turn's prompt and files, as far as the definition puts them there.
@@ -210,10 +205,8 @@ impl Driver for Oneshot {
             }
             Request::Begin { turn, .. } if self.phase == Phase::Waiting => {
                 self.phase = Phase::Running;
-                if needs_turn(&self.definition) {
-                    let args = with_turn(&self.settings, self.args.clone(), &turn);
-                    out.push(Effect::Write(exec_line(&self.program, &args)));
-                }
+                let args = with_turn(&self.settings, self.args.clone(), &turn);
+                out.push(Effect::Write(exec_line(&self.program, &args)));
                 if self.settings.prompt == PromptTo::Stdin {
                     out.push(Effect::Write(text(&self.settings, &turn).into_bytes()));
                 }
@@ -310,7 +303,8 @@ mod tests {
         let mut oneshot = Oneshot::new(&contract(STDIN));
         let mut out = Vec::new();
         oneshot.request(Request::Begin { slot: SLOT, turn: turn("p", &["/a b"]) }, &mut out);
-        assert_eq!(out, [Effect::Write(b"Files to work on:\n- /a b\n\np".to_vec()), Effect::CloseStdin]);
+        let line = Effect::Write(b"exec '/bin/true'\n".to_vec());
+        assert_eq!(out, [line, Effect::Write(b"Files to work on:\n- /a b\n\np".to_vec()), Effect::CloseStdin]);
         oneshot.request(Request::Cancel { slot: SLOT }, &mut out);
         oneshot.exited(Exit::Status(0), &mut out);
         assert!(matches!(out.last(), Some(Effect::Ended { end, .. }) if end.status == TurnStatus::Cancelled));
@@ -327,7 +321,6 @@ mod tests {
         assert_eq!(words(placed, &turn("-a {}", &[])), ["-p", "=-a {}", "-x"]);
         let files = "argv = [\"t\"]\n[oneshot]\nprompt = \"arg\"\nfile_args = [\"-f\", \"{}\"]\n";
         assert_eq!(words(files, &turn("p", &["/a", "/b"])), ["-f", "/a", "-f", "/b", "--", "p"]);
-        assert_eq!(command(&contract(STDIN)).0, Path::new("/bin/true"));
         let oneshot = Oneshot::new(&contract(placed));
         assert!(oneshot.refuses(&turn("a\0", &[])).is_some() && oneshot.refuses(&turn("a", &[])).is_none());
         assert!(oneshot.refuses(&turn(&"a".repeat(200_000), &[])).unwrap().message.contains("131071"));

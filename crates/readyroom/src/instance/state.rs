@@ -518,10 +518,11 @@ impl Machine {
         let success = done.outcome.is_success();
         let stopped = matches!(done.outcome, Outcome::Cancelled | Outcome::TimedOut { .. });
         out.push(Action::Tell(Notice::Done(Box::new(done))));
+        let spent = self.rules.recycle_after.is_some_and(|most| self.turns >= most);
         match (process, self.stop_after_turn.take()) {
             (Process::Gone(_), Some(why)) => return self.down(why, None, out),
-            // A process that was ended to end its turn has not failed.
-            (Process::Gone(_), None) if stopped => {
+            // A process that was ended to end its turn has not failed, nor has one that had no turn left.
+            (Process::Gone(_), None) if stopped || spent => {
                 return self.down("recycled: its process ended with the turn".into(), None, out);
             }
             (Process::Gone(failure), None) => {
@@ -530,7 +531,7 @@ impl Machine {
             (Process::Usable, Some(why)) => return self.stop(why, None, out),
             (Process::Usable, None) => {}
         }
-        if self.rules.recycle_after.is_some_and(|most| self.turns >= most) {
+        if spent {
             let why = format!("recycled: {} turn{}", self.turns, if self.turns == 1 { "" } else { "s" });
             return self.stop(why, None, out);
         }

@@ -313,7 +313,10 @@ impl Pump {
             exit = self.handle.end_tree(grace) => exit,
         };
         self.drain(&mut effects).await;
-        self.driver.exited(exit, &mut effects);
+        // Where the end was our own doing, how the process took it says nothing.
+        if self.broken.is_none() {
+            self.driver.exited(exit, &mut effects);
+        }
         self.carry_out(&mut effects).await;
         while let Ok(request) = inbox.try_recv() {
             tracing::trace!(?request, "a request came too late");
