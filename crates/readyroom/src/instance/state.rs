@@ -598,11 +598,14 @@ impl Machine {
             State::Stopping { why, failure } => self.down(why, failure, out),
             State::Down => {}
             State::Launching | State::Opening { .. } => {
-                let kind = match failure.kind {
+                let kind = match &failure.kind {
                     FailureKind::Crashed { .. } => FailureKind::NotReady,
-                    ref other => other.clone(),
+                    other => other.clone(),
                 };
-                let message = format!("{} before it was ready", failure.message);
+                let message = match failure.kind {
+                    FailureKind::Crashed { .. } => format!("{} before it was ready", failure.message),
+                    _ => failure.message,
+                };
                 self.down(message.clone(), Some(Failure { kind, message, evidence: failure.evidence }), out);
             }
             State::Resetting { .. } | State::Idle => self.down(failure.message.clone(), Some(failure), out),
