@@ -7,7 +7,7 @@ use crate::error::Failure;
 use crate::event::TurnId;
 use crate::job::{Answer, Mode, Outcome, Timings};
 
-/// A turn's work for an instance. Given again with the same id, it adds to a turn that the instance holds.
+/// A turn's work for an instance, or what is added to it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Work {
     /// Which turn.
@@ -27,8 +27,11 @@ pub struct Work {
 pub enum Order {
     /// Start a process (or join one).
     Start,
-    /// Do this work. Only given to an instance that said it is available, or that holds this turn.
+    /// Do this work. Only given to an instance that said it is available; one that is not by then hands it back whole.
     Run(Box<Work>),
+    /// This comes to a turn that was given without its prompt. Where that is not here any more, its end or its return is
+    /// on the way to the pool, which knows what to do with the whole.
+    Add(Box<Work>),
     /// Let a held turn go: no prompt will come.
     Release(TurnId),
     /// Cancel a turn that runs or is held.

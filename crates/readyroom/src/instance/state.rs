@@ -200,6 +200,7 @@ impl Machine {
                 }
             }
             Order::Run(work) => self.run(*work, now, out),
+            Order::Add(work) => self.add(*work, now, out),
             Order::Release(turn) => {
                 if matches!(&self.state, State::Holding(active) if active.work.turn == turn) {
                     let State::Holding(active) = std::mem::replace(&mut self.state, State::Idle) else { return };
@@ -238,7 +239,7 @@ impl Machine {
         }
     }
 
-    fn run(&mut self, mut work: Work, now: Instant, out: &mut Vec<Action>) {
+    fn run(&mut self, work: Work, now: Instant, out: &mut Vec<Action>) {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Idle => {
                 let proof = match std::mem::replace(&mut self.conversation, Conversation::Continued) {
@@ -257,6 +258,16 @@ impl Machine {
                 };
                 self.prepare(active, 0, now, out);
             }
+            state => {
+                // The instance went down while the work was on its way; the pool hands it out again.
+                self.state = state;
+                out.push(Action::Tell(Notice::NotTaken(work.turn)));
+            }
+        }
+    }
+
+    fn add(&mut self, mut work: Work, now: Instant, out: &mut Vec<Action>) {
+        match std::mem::replace(&mut self.state, State::Down) {
             State::Holding(mut active) if active.work.turn == work.turn => {
                 let known = active.work.commands.len();
                 active.work.commands.append(&mut work.commands);
@@ -273,15 +284,7 @@ impl Machine {
                 active.work.timeout = work.timeout;
                 self.state = State::Preparing(active);
             }
-            // Its end, which is on the way, answers what is added to it now.
-            State::Cancelling(active, cause) if active.work.turn == work.turn => {
-                self.state = State::Cancelling(active, cause);
-            }
-            state => {
-                // The instance went down while the work was on its way; the pool hands it out again.
-                self.state = state;
-                out.push(Action::Tell(Notice::NotTaken(work.turn)));
-            }
+            state => self.state = state,
         }
     }
 

@@ -56,6 +56,10 @@ impl Bench {
         self.order(Order::Run(Box::new(work)))
     }
 
+    fn add(&mut self, work: Work) -> Vec<Action> {
+        self.order(Order::Add(Box::new(work)))
+    }
+
     fn report(&mut self, report: Report) -> Vec<Action> {
         self.event(Event::Report(report))
     }
@@ -277,7 +281,7 @@ fn a_held_turn_waits_for_its_prompt_and_goes_on_in_the_same_place() {
     let open = Work { commands: vec![ContextCommand::Add("etc".into())], ..work(1, &[]) };
     let out = bench.run(open);
     assert!(matches!(&out[..], [Action::Tell(Notice::Held { replies, .. })] if replies.len() == 1), "{out:?}");
-    let out = bench.run(work(1, &["a"]));
+    let out = bench.add(work(1, &["a"]));
     let Some(Action::Request(Request::Begin { turn, .. })) = out.last() else { panic!("{out:?}") };
     assert_eq!(turn.files, [PathBuf::from("/etc")]);
 }
@@ -291,9 +295,9 @@ fn a_context_command_that_joins_a_held_turn_is_carried_out_once() {
     let held = |replies| [Action::Tell(Notice::Held { turn: TurnId(1), replies })];
     assert_eq!(bench.run(Work { commands: vec![add("a")], ..work(1, &[]) }), [given(vec![add("a")])]);
     assert_eq!(bench.report(Report::ContextDone(vec![replied("a")])), held(vec![replied("a")]));
-    assert_eq!(bench.run(Work { commands: vec![add("b")], ..work(1, &[]) }), [given(vec![add("b")])]);
+    assert_eq!(bench.add(Work { commands: vec![add("b")], ..work(1, &[]) }), [given(vec![add("b")])]);
     assert_eq!(bench.report(Report::ContextDone(vec![replied("b")])), held(vec![replied("b")]));
-    bench.run(work(1, &["prompt"]));
+    bench.add(work(1, &["prompt"]));
     assert_eq!(done(&bench.ended(TurnStatus::Succeeded, "")).replies, []);
 }
 
@@ -301,7 +305,7 @@ fn a_context_command_that_joins_a_held_turn_is_carried_out_once() {
 fn a_context_command_that_failed_fails_the_prompt_however_late_that_comes() {
     let mut bench = Bench::idle(Context::Fresh);
     bench.run(Work { commands: vec![ContextCommand::Add("no/such/file".into())], ..work(1, &[]) });
-    let out = bench.run(work(1, &["a"]));
+    let out = bench.add(work(1, &["a"]));
     assert!(!out.iter().any(|action| matches!(action, Action::Request(_))), "{out:?}");
     let done = done(&bench.event(Event::Settled(Vec::new())));
     assert!(matches!(done.outcome, Outcome::Failed(Failure { kind: FailureKind::BadInput, .. })));
@@ -320,7 +324,14 @@ fn a_prompt_that_joins_a_turn_that_is_being_cancelled_is_answered_by_its_end_alo
     let mut bench = Bench::with(Rules { native_context: true, ..rules(Context::Fresh) });
     bench.run(Work { commands: vec![ContextCommand::Add("a".into())], ..work(1, &[]) });
     bench.order(Order::Cancel(TurnId(1)));
-    assert_eq!(bench.run(work(1, &["a"])), []);
+    assert_eq!(bench.add(work(1, &["a"])), []);
     bench.report(Report::ContextDone(Vec::new()));
     assert_eq!(done(&bench.event(Event::Settled(Vec::new()))).outcome, Outcome::Cancelled);
+}
+
+#[test]
+fn an_addition_to_a_turn_that_is_not_here_is_not_run_by_itself() {
+    let mut bench = Bench::idle(Context::Keep);
+    assert_eq!(bench.add(work(1, &["a"])), []);
+    assert!(!bench.run(work(2, &["b"])).is_empty(), "the instance is still idle");
 }

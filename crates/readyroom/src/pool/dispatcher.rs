@@ -282,6 +282,7 @@ impl Dispatcher {
         let mut out = Vec::new();
         let Some(turn) = self.turns.get_mut(&addition.turn) else { return (false, out) };
         match turn.place {
+            _ if !turn.submission.prompts.is_empty() => return (false, out),
             Place::On { stage: Stage::Released, .. } => return (false, out),
             // Its end is on the way, and answers the addition.
             Place::On { stage: Stage::Cancelled, .. } => return (true, out),
@@ -304,7 +305,7 @@ impl Dispatcher {
                 mode: addition.mode,
                 timeout: addition.timeout,
             };
-            out.push(Action::Order(*instance, Order::Run(Box::new(work))));
+            out.push(Action::Order(*instance, Order::Add(Box::new(work))));
         }
         (true, out)
     }

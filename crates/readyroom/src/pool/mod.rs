@@ -13,3 +13,6 @@ pub mod supervision;
 pub use actor::{Input, PoolHandle, PoolSettings, Readiness, Sink, WeakPool, start};
 pub use mailbox::{CallerId, Mailbox, Taken, Wanted};
 pub use response::{InstanceState, InstanceStatus, Response, Status, TurnError};
+
+#[cfg(test)]
+mod simulation_tests;
