@@ -43,7 +43,10 @@ async fn one(bed: &Bed, cluster: &Cluster, cell: Cell, timeout: bool) {
         Cell::Retrying => vec![Step::status(500)],
         Cell::Shell => vec![bed.shell(&sleep)],
         // It asks again for each of many writes, and the stop comes between an answer and the next question.
-        Cell::PermissionAsked => vec![bed.write(&bed.sandbox.dir().join("asked.txt"), "x\n")],
+        Cell::PermissionAsked => {
+            let write = |number| bed.write(&bed.sandbox.dir().join("asked.txt"), &format!("{number}\n"));
+            (0..60).map(write).chain([Step::Hang]).collect()
+        }
     };
     bed.model.on(&word, script);
     let mut job = Job::new(word.as_str());
