@@ -87,7 +87,7 @@ impl World {
 
     /// Whether something goes wrong this time: once in eight.
     fn unlucky(&mut self) -> bool {
-        self.luck.pop_front().is_some_and(|luck| luck % 8 == 0)
+        self.luck.pop_front().is_some_and(|luck| luck.is_multiple_of(8))
     }
 
     fn pool(&mut self, actions: Vec<Action>) {
@@ -227,9 +227,9 @@ impl World {
                 self.pool(actions);
             }
             7 => self.gone(at),
-            8 if which % 4 == 0 => {
+            8 if which.is_multiple_of(4) => {
                 self.restarts += 1;
-                let actions = self.dispatcher.restart(at, which % 8 == 0, self.now);
+                let actions = self.dispatcher.restart(at, which.is_multiple_of(8), self.now);
                 self.pool(actions);
             }
             8 => {
@@ -252,7 +252,7 @@ impl World {
 
     /// One order or report, whichever luck has first.
     fn deliver_to(&mut self, at: usize) -> bool {
-        let order_first = self.luck.pop_front().is_none_or(|luck| luck % 2 == 0);
+        let order_first = self.luck.pop_front().is_none_or(|luck| luck.is_multiple_of(2));
         let life = &mut self.lives[at];
         let event = if order_first || life.reports.is_empty() {
             life.orders.pop_front().map(state::Event::Order)
