@@ -195,8 +195,6 @@ async fn node() {
         ("let f = (x) => {\n\treturn x + 'a\\tb'\n}\nf(1)", "'1a\\tb'\n"),
         ("await new Promise(done => setTimeout(() => done(5), 300))", "5\n"),
         ("console.log('é')", "é\n"),
-        ("f(", ""),
-        ("`open", ""),
         ("2 + 2", "4\n"),
     ];
     talks(&page, "node", &turns).await;
@@ -279,7 +277,7 @@ async fn psql() {
     let cluster = page.launch("psql", options.clone()).await;
     assert_eq!(says(&cluster, "create temp table t(a int); insert into t values (1), (2);").await, "");
     assert_eq!(says(&cluster, "select sum(a)\nfrom t;").await, "3\n");
-    assert_eq!(says(&cluster, "select 'never ended'").await, "", "it is dropped");
+    assert_eq!(says(&cluster, "select 'no semicolon'").await, "no semicolon\n");
     assert_eq!(says(&cluster, "select 'é', 2;").await, "é|2\n");
     let stopped = cluster.submit(Job::new("select pg_sleep(600);").with_timeout(Duration::from_secs(1))).unwrap().await;
     assert!(matches!(stopped.outcome, Outcome::TimedOut { .. }), "{:?}", stopped.outcome);

@@ -216,7 +216,7 @@ async fn node_answers_in_order_also_when_it_awaits() {
     assert_eq!(node.answer("let x = 5").await, "");
     assert_eq!(node.answer("x").await, "5\n");
     let waits = "await new Promise(done => setTimeout(() => done('late'), 700))";
-    assert_eq!(node.answer(waits).await, "late\n");
+    assert_eq!(node.answer(waits).await, "'late'\n");
     assert_eq!(
         node.answer("console.log('> \\n... '); process.stdout.write('partial'), undefined").await,
         "> \n... \npartial"
