@@ -185,10 +185,17 @@ async fn rule_12_the_group_is_not_the_tree() {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         stat.rsplit_once(") ").unwrap().1.split(' ').nth(2).unwrap().parse::<u32>().unwrap()
     };
-    let command = readyroom_testkit::sandbox::processes_of(&stage.sandbox)
-        .into_iter()
-        .find(|process| process.command.starts_with("sleep 3603"))
-        .expect("the command runs");
+    // The shell that will start it has the words in its own command line, so it may not be there yet.
+    let sleeping = async {
+        loop {
+            let processes = readyroom_testkit::sandbox::processes_of(&stage.sandbox);
+            if let Some(found) = processes.into_iter().find(|process| process.command.starts_with("sleep 3603")) {
+                break found;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let command = tokio::time::timeout(std::time::Duration::from_secs(20), sleeping).await.expect("the command runs");
     assert_ne!(group(command.pid), group(pid));
     assert!(std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
     let response = ticket.await;
