@@ -125,3 +125,34 @@ async fn code_asked_for_at_read_edits_nothing() {
     assert_eq!(place.sandbox.read("level.py").unwrap(), "a = 1\n");
     cluster.shutdown().await;
 }
+
+/// aider works on the whole repository that it finds; the level holds it to the directory that it was given.
+#[tokio::test]
+async fn edit_holds_in_a_part_of_a_repository_and_in_a_worktree() {
+    let mut place = Place::new();
+    let temporary = place.sandbox.home().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    place.sandbox.set_env("TMPDIR", temporary.to_string_lossy());
+    place.sandbox.write("part/in.py", "a = 1\n");
+    place.sandbox.write("other/out.py", "a = 1\n");
+    place.sandbox.commit();
+    let tree = place.sandbox.home().join("tree");
+    place.sandbox.git(&["worktree", "add", "--quiet", &tree.to_string_lossy()]);
+    for (root, directory) in [(place.sandbox.dir(), place.sandbox.dir().join("part")), (tree.as_path(), tree.clone())] {
+        let cluster = place.launch(place.options(1).cwd(&directory)).await;
+        place.model.on("essexite", Step::Say(edit("part/in.py", "a = 1\n", "a = 2\n")));
+        place.model.on("teschenite", Step::Say(edit("part/new.py", "", "a = 3\n")));
+        place.model.on("monchiquite", Step::Say(edit("other/out.py", "a = 1\n", "a = 2\n")));
+        for (word, file) in [("essexite", "part/in.py"), ("teschenite", "nothing"), ("monchiquite", "other/out.py")] {
+            let response = cluster.submit(format!("{word} in {file}")).unwrap().await;
+            assert!(response.ok(), "{:?}", response.outcome);
+        }
+        cluster.shutdown().await;
+        let read = |file: &str| fs::read_to_string(root.join(file)).unwrap_or_default();
+        assert_eq!((read("part/in.py").as_str(), read("part/new.py").as_str()), ("a = 2\n", "a = 3\n"));
+        let other = if root == directory { "a = 2\n" } else { "a = 1\n" };
+        assert_eq!(read("other/out.py"), other, "{}", directory.display());
+    }
+    let tracked = std::process::Command::new("git").args(["ls-files", "part"]).current_dir(&tree).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&tracked.stdout), "part/in.py\npart/new.py\n", "aider told git of the new file");
+}

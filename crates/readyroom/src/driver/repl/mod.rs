@@ -72,6 +72,8 @@ enum Phase {
 /// A prompt that runs.
 struct Running {
     prompt: String,
+    /// Whether it was told that the tool has read the prompt.
+    accepted: bool,
     head: Head,
     /// Whether the mode must be switched back afterwards.
     switched: bool,
@@ -186,6 +188,7 @@ impl Repl {
         let running = Running {
             head: Head::new(frame::lines(&input)),
             prompt: turn.prompt,
+            accepted: false,
             switched,
             stop: Stop::No,
             told: 0,
@@ -387,6 +390,10 @@ impl Repl {
             Phase::Running(running) if running.ended.is_none() => {
                 let pending = self.fences.iter().map(Finder::pending).max().unwrap_or(0);
                 let Some(begin) = running.head.end(settings, &self.output) else { return };
+                // A tool without prompts does not tell what it has read.
+                if !std::mem::replace(&mut running.accepted, true) && settings.prompt_start.is_some() {
+                    out.push(Effect::Accepted { slot: SLOT });
+                }
                 running.tell(begin, &self.output[..self.output.len() - pending], out);
                 self.retries(out);
                 self.stop_if_read(out);

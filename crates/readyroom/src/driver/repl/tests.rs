@@ -322,7 +322,7 @@ fn a_cancel_waits_until_the_whole_prompt_was_read() {
     assert!(aider.request(Request::Cancel { slot: SLOT }).is_empty());
     assert!(aider.say(&prompts[4..]).is_empty());
     let effects = aider.say("\n");
-    assert!(matches!(&effects[..], [Effect::Interrupt, Effect::Write(_)]), "{effects:?}");
+    assert!(matches!(&effects[..], [Effect::Accepted { .. }, Effect::Interrupt, Effect::Write(_)]), "{effects:?}");
     assert!(aider.request(Request::Cancel { slot: SLOT }).is_empty(), "never twice");
     // The signal took the first fence away: the second proves the end.
     aider.news_of_fences();
@@ -411,6 +411,21 @@ fn a_tool_without_a_reset_is_never_fresh_again() {
     python.say("banner");
     assert_eq!(python.fence(), [Effect::Ready { version: None }]);
     assert!(matches!(&python.request(Request::Reset { slot: SLOT })[..], [Effect::NotFresh { .. }]));
+}
+
+#[test]
+fn what_can_not_be_interrupted_is_cancelled_at_once_and_never_used_again() {
+    let mut python = Bench::new(&PYTHON.replace("interrupt = true", "interrupt = false"));
+    python.repl.launched(&mut python.out);
+    python.fence();
+    python.begin("loop", Mode::Default);
+    python.say("said so far");
+    let effects = python.request(Request::Cancel { slot: SLOT });
+    assert_eq!(ended(&effects).status, TurnStatus::Cancelled);
+    assert_eq!(ended(&effects).answer.text, "said so far");
+    assert!(python.say("and more").is_empty());
+    assert!(matches!(&python.request(Request::Reset { slot: SLOT })[..], [Effect::NotFresh { .. }]));
+    assert_eq!(python.request(Request::Stop), [Effect::Interrupt, Effect::CloseStdin]);
 }
 
 #[test]
