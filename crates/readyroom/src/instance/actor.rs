@@ -127,10 +127,10 @@ impl Actor {
                     seat.link.request(request);
                 }
             }
-            Action::Settle(began) => {
+            Action::Settle(began, strays) => {
                 // In a shared process no commands are possible, and what was started is not known to be this turn's.
                 let strays = match &self.seat {
-                    Some(seat) if self.settings.shared.is_none() => seat.link.end_strays(began).await,
+                    Some(seat) if self.settings.shared.is_none() => seat.link.end_strays(began, strays).await,
                     _ => Vec::new(),
                 };
                 return Some(Event::Settled(strays.into_iter().map(|stray| stray.command).collect()));

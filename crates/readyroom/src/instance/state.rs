@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::messages::{Done, Notice, Order, Work};
-use crate::driver::runtime::Report;
+use crate::driver::runtime::{Report, Strays};
 use crate::driver::{Activity, ContextCommand, ContextReply, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
 use crate::error::{Failure, FailureKind};
 use crate::event::TurnId;
@@ -22,6 +22,8 @@ pub struct Rules {
     pub cwd: PathBuf,
     /// Whether the tool carries out context commands itself.
     pub native_context: bool,
+    /// Whether the model can run commands here, which a turn may leave running.
+    pub commands: bool,
     /// The tool's limits.
     pub limits: Limits,
     /// End the process after this many turns; none: never.
@@ -53,7 +55,7 @@ pub enum Action {
     /// Ask the driver.
     Request(Request),
     /// End what the turn that began at this moment has left running; answer with [`Event::Settled`].
-    Settle(Instant),
+    Settle(Instant, Strays),
     /// End the process in order.
     StopProcess,
     /// End the process at once.
@@ -498,11 +500,17 @@ impl Machine {
             proof: active.proof,
             context_lost: std::mem::take(&mut self.lost),
         };
-        if done.outcome.is_success() {
-            self.after_turn(done, Process::Usable, now, out);
-        } else {
-            out.push(Action::Settle(active.began));
-            self.enter(State::Settling(Box::new(Ended { done, process: Process::Usable })), None);
+        let strays = match (done.outcome.is_success(), self.rules.context) {
+            (false, _) => Some(Strays::All),
+            (true, Context::Fresh) if self.rules.commands => Some(Strays::Orphans),
+            (true, _) => None,
+        };
+        match strays {
+            None => self.after_turn(done, Process::Usable, now, out),
+            Some(strays) => {
+                out.push(Action::Settle(active.began, strays));
+                self.enter(State::Settling(Box::new(Ended { done, process: Process::Usable })), None);
+            }
         }
     }
 

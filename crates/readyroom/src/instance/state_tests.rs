@@ -8,6 +8,7 @@ fn rules(context: Context) -> Rules {
         permissions: Permissions::Edit,
         cwd: "/".into(),
         native_context: false,
+        commands: false,
         limits: Limits::default(),
         recycle_after: None,
     }
@@ -113,6 +114,17 @@ fn in_fresh_every_turn_is_followed_by_a_reset_and_nothing_is_available_before_it
 }
 
 #[test]
+fn where_commands_can_run_also_a_good_turn_is_settled_before_it_is_told() {
+    let mut bench = Bench::with(Rules { commands: true, ..rules(Context::Fresh) });
+    bench.run(work(1, &["a"]));
+    let out = bench.ended(TurnStatus::Succeeded, "answer");
+    assert!(matches!(out[..], [Action::Settle(_, Strays::Orphans)]), "{out:?}");
+    let out = bench.event(Event::Settled(vec!["sleep 600".into()]));
+    assert!(matches!(out[0], Action::Tell(Notice::StraysEnded(_))));
+    assert!(done(&out).outcome.is_success() && asks_reset(&out));
+}
+
+#[test]
 fn a_reset_without_proof_ends_the_process_and_is_no_failure() {
     let mut bench = Bench::idle(Context::Fresh);
     bench.run(work(1, &["a"]));
@@ -138,7 +150,7 @@ fn keep_resets_only_after_a_turn_that_did_not_succeed_and_says_what_was_lost() {
     assert!(!asks_reset(&out) && out.contains(&Action::Tell(Notice::Available)));
     bench.run(work(2, &["b"]));
     let out = bench.ended(TurnStatus::Failed(Failure::new(FailureKind::ModelError, "no")), "");
-    assert!(matches!(out[..], [Action::Settle(_)]), "{out:?}");
+    assert!(matches!(out[..], [Action::Settle(..)]), "{out:?}");
     assert!(asks_reset(&bench.event(Event::Settled(Vec::new()))));
     bench.report(Report::Fresh(Proof::NewSession("b".into())));
     bench.run(work(3, &["c"]));
@@ -153,7 +165,7 @@ fn prompts_run_in_order_until_the_first_failure() {
     bench.run(work(1, &["a", "b", "c"]));
     bench.ended(TurnStatus::Succeeded, "first");
     let out = bench.ended(TurnStatus::Failed(Failure::new(FailureKind::ModelError, "no")), "second");
-    assert!(matches!(out[..], [Action::Settle(_)]), "the third prompt is not sent: {out:?}");
+    assert!(matches!(out[..], [Action::Settle(..)]), "the third prompt is not sent: {out:?}");
     let done = done(&bench.event(Event::Settled(Vec::new())));
     assert_eq!(done.answers.len(), 2);
     assert!(matches!(done.outcome, Outcome::Failed(_)));

@@ -202,6 +202,7 @@ fn instance_settings(settings: &PoolSettings, index: usize, limits: &Limits) -> 
             permissions: contract.permissions,
             cwd: contract.cwd.clone(),
             native_context: contract.definition.commands.native(),
+            commands: contract.runs_commands(),
             limits: limits.clone(),
             recycle_after,
         },

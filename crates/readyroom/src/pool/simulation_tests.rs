@@ -55,6 +55,7 @@ impl World {
             permissions: Permissions::Edit,
             cwd: "/".into(),
             native_context: true,
+            commands: true,
             limits: Limits::default(),
             recycle_after: on_demand.then_some(1),
         };
@@ -135,7 +136,7 @@ impl World {
                 life.reports = VecDeque::from([Report::Ready { version: None, pings: true }]);
                 events.push_back(state::Event::Launched(1, Slot(0)));
             }
-            state::Action::Settle(_) => events.push_back(state::Event::Settled(Vec::new())),
+            state::Action::Settle(..) => events.push_back(state::Event::Settled(Vec::new())),
             state::Action::StopProcess | state::Action::KillProcess => self.gone(at),
             state::Action::Tell(notice) => self.notices.push_back((at, notice)),
             state::Action::Request(_) if !life.alive => {}

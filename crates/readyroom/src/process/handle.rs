@@ -51,6 +51,8 @@ pub struct ProcessInfo {
     pub pid: u32,
     /// When it started, in the system's own unit.
     pub started: u64,
+    /// Whether its parent in the tree has ended: something that was left running on purpose.
+    pub orphan: bool,
     /// Its command line, cut to a few hundred bytes. Empty where it can't be read.
     pub command: String,
 }
@@ -114,7 +116,9 @@ impl Handle {
     /// The living processes of the tree without its leader.
     pub fn descendants(&self) -> Vec<ProcessInfo> {
         let members = self.tree.members(Instant::now());
-        members.iter().filter(|member| member.pid != self.pid()).map(info).collect()
+        let known: HashSet<u32> = members.iter().map(|member| member.pid).collect();
+        let others = members.iter().filter(|member| member.pid != self.pid());
+        others.map(|member| ProcessInfo { orphan: !known.contains(&member.parent), ..info(member) }).collect()
     }
 
     /// Ends every living process of the tree that is neither the leader nor in `keep`, politely first. Returns what it
@@ -189,7 +193,7 @@ impl fmt::Debug for Handle {
 }
 
 fn info(member: &Member) -> ProcessInfo {
-    ProcessInfo { pid: member.pid, started: member.started, command: HostTree::command_line(member) }
+    ProcessInfo { pid: member.pid, started: member.started, orphan: false, command: HostTree::command_line(member) }
 }
 
 fn recently(age: Duration) -> Instant {

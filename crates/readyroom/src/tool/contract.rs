@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Definition, EnvPolicy};
+use super::{Definition, DriverKind, EnvPolicy};
 use crate::error::{Failure, FailureKind};
 use crate::job::Permissions;
 
@@ -129,6 +129,13 @@ impl Contract {
     pub fn setting(&self, name: &str) -> Option<String> {
         let level = self.definition.level(self.permissions).settings.get(name).cloned();
         level.or_else(|| self.definition.settings.get(name).cloned())
+    }
+
+    /// Whether a model can run commands at this level, which a turn may leave running. What a person types into a REPL is
+    /// no model's command.
+    pub fn runs_commands(&self) -> bool {
+        let agent = !matches!(self.definition.driver, DriverKind::Repl | DriverKind::Oneshot);
+        agent && !self.definition.level(self.permissions).prevents.iter().any(|held| held == "shell")
     }
 
     /// The whole command line.

@@ -55,6 +55,15 @@ pub enum Report {
     Gone(Failure),
 }
 
+/// Which of the processes that were started in a turn it has left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strays {
+    /// All: the turn did not come to its end.
+    All,
+    /// Those whose parent has ended. After a good end, a child of the tool may be a helper that it means to keep.
+    Orphans,
+}
+
 /// One process under a driver. Clones speak to the same process; it ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -231,10 +240,10 @@ impl Link {
     }
 
     /// Ends what was started below the process at or after `since` and still runs. Returns what it ended.
-    pub async fn end_strays(&self, since: Instant) -> Vec<ProcessInfo> {
+    pub async fn end_strays(&self, since: Instant, strays: Strays) -> Vec<ProcessInfo> {
         let Some(since) = process::started_scale(since) else { return Vec::new() };
-        let older = |found: &ProcessInfo| found.started < since;
-        let (keep, strays): (Vec<_>, Vec<_>) = self.handle.descendants().into_iter().partition(older);
+        let kept = |found: &ProcessInfo| found.started < since || (strays == Strays::Orphans && !found.orphan);
+        let (keep, strays): (Vec<_>, Vec<_>) = self.handle.descendants().into_iter().partition(kept);
         if strays.is_empty() { Vec::new() } else { self.handle.end_strays(&keep).await }
     }
 }

@@ -44,9 +44,7 @@ pub enum Left {
 impl SharedProcess {
     /// Whether the instances of this contract may share a process.
     pub fn fits(contract: &Contract) -> bool {
-        let no_commands =
-            || contract.definition.level(contract.permissions).prevents.iter().any(|held| held == "shell");
-        contract.definition.sharing == Sharing::Many && no_commands()
+        contract.definition.sharing == Sharing::Many && !contract.runs_commands()
     }
 
     /// Takes a seat in the process that is there, or in a new one, whose record `recorder` makes.

@@ -27,6 +27,8 @@ pub(super) use portable::{PortableTree as HostTree, init, sweep_orphans, use_pro
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Member {
     pub pid: u32,
+    /// Its parent now; a process whose parent has ended gets another.
+    pub parent: u32,
     /// When it started, in a unit of the host's own. With the pid it names a process for good.
     pub started: u64,
     pub rss_bytes: u64,

@@ -108,7 +108,8 @@ impl Tree for PortableTree {
 
     /// The leader stands for its group.
     fn members(&self, _since: Instant) -> Vec<Member> {
-        let member = Member { pid: self.pid, started: 0, rss_bytes: 0, cpu: Duration::ZERO };
+        let member =
+            Member { pid: self.pid, parent: std::process::id(), started: 0, rss_bytes: 0, cpu: Duration::ZERO };
         if self.group_lives() { vec![member] } else { Vec::new() }
     }
 

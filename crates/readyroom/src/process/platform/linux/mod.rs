@@ -101,6 +101,7 @@ impl Tree for LinuxTree {
     fn members(&self, since: Instant) -> Vec<Member> {
         let view = self.claim.guardian.view(since);
         let member = |stat: &procfs::Stat| Member {
+            parent: stat.parent,
             pid: stat.pid,
             started: stat.started,
             rss_bytes: stat.rss_bytes(),
