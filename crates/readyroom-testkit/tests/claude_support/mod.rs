@@ -7,7 +7,7 @@ use readyroom::cluster::{Cluster, ClusterOptions, Wait};
 use readyroom::driver::Activity;
 use readyroom::event::TurnId;
 use readyroom::{Event, Job, Outcome, Permissions};
-use readyroom_testkit::sandbox::{Process, processes_of};
+use readyroom_testkit::sandbox::processes_of;
 use readyroom_testkit::{Model, Sandbox, Step};
 use serde_json::{Value, json};
 
@@ -55,18 +55,6 @@ impl Stage {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         while self.running(part).is_empty() == wanted {
             assert!(tokio::time::Instant::now() < deadline, "{part}: running is not {wanted}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Waits until a process runs whose command line begins so: the command itself, not the shell that starts it.
-    pub async fn until_process(&self, start: &str) -> Process {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Some(found) = processes_of(&self.sandbox).into_iter().find(|seen| seen.command.starts_with(start)) {
-                return found;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "{start} does not run");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
