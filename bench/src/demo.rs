@@ -80,13 +80,16 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let serial = measured * (FILES as u32) / (part as u32);
     let scaled = if part == FILES { String::new() } else { format!(" (scaled from {part} files)") };
 
-    println!("\n{FILES} files                        time    against readyroom");
-    println!("readyroom run -j {AT_ONCE}         {:>10}    1x", short(warm));
-    println!("xargs -P {AT_ONCE} aider           {:>10}    {:.1}x", short(parallel), ratio(parallel, warm));
+    println!("\n{:<24}{:>10}    against readyroom", format!("{FILES} files"), "time");
+    let row = |who: String, took: Duration, note: &str| {
+        println!("{who:<24}{:>10}    {:.1}x{note}", short(took), ratio(took, warm));
+    };
+    row(format!("readyroom run -j {AT_ONCE}"), warm, "");
+    row(format!("xargs -P {AT_ONCE} aider"), parallel, "");
     if let Some(gnu) = gnu {
-        println!("parallel -j {AT_ONCE} aider         {:>10}    {:.1}x", short(gnu), ratio(gnu, warm));
+        row(format!("parallel -j {AT_ONCE} aider"), gnu, "");
     }
-    println!("aider, one by one           {:>10}    {:.1}x{scaled}", short(serial), ratio(serial, warm));
+    row("aider, one by one".to_owned(), serial, &scaled);
     Ok(well)
 }
 

@@ -1,6 +1,6 @@
 //! N instances of one spawn contract: who gets which turn, and what becomes of an instance that fails.
 //!
-//! [`dispatcher`] is the pure part: inputs in, actions out. [`actor`] runs it over real instances. The page is
+//! [`dispatcher`] is the pure part: inputs in, actions out. `actor` runs it over real instances. The page is
 //! `docs/design/pool.md`.
 
 mod actor;

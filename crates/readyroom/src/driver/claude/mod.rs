@@ -4,7 +4,7 @@
 //! - A prompt is a user line of two blocks, the prompt and the files to work on. The tool looks for its own commands
 //!   and mentions in the last block only, so the first one reaches the model byte for byte, whatever it begins with;
 //!   an empty last block is dropped by the tool.
-//! - A turn ends with its `result` line, and [`turn`] judges it.
+//! - A turn ends with its `result` line, and `turn` judges it.
 //! - Fresh is `/clear` as a line of its own, proven by a session id that was never seen before.
 //! - Permissions are asked for over the same pipe, and answered by the policy, once each.
 //!

@@ -1,6 +1,6 @@
 //! The `repl` driver: tools that read a line, evaluate, print, and have no protocol.
 //!
-//! A turn ends by a [`fence`]: a line behind the prompt, in the same write, that makes the tool print a marker with a
+//! A turn ends by a `fence`: a line behind the prompt, in the same write, that makes the tool print a marker with a
 //! fresh nonce. Everything else that tools differ in is data from their definitions. The page is
 //! `docs/design/drivers-repl.md`.
 
