@@ -33,7 +33,7 @@ pub enum Event {
         /// The tool's own process.
         pid: u32,
     },
-    /// An instance is ready for its first turn, or again after a reset.
+    /// A life of an instance is ready for its first turn, in a context that is proven new.
     InstanceReady {
         /// Which.
         instance: usize,

@@ -40,8 +40,14 @@ impl Supervisor {
     /// The process failed. `jitter` in 0..1 spreads the restarts of instances that failed together.
     pub fn failed(&mut self, failure: &Failure, jitter: f64) -> Verdict {
         self.in_a_row += 1;
-        let hopeless =
-            matches!(failure.kind, FailureKind::ToolMissing | FailureKind::BadInput | FailureKind::PermissionDenied);
+        let hopeless = matches!(
+            failure.kind,
+            FailureKind::ToolMissing
+                | FailureKind::BadInput
+                | FailureKind::PermissionDenied
+                | FailureKind::Auth
+                | FailureKind::UnknownModel
+        );
         if hopeless || self.in_a_row >= BUDGET {
             return Verdict::Quarantine;
         }
@@ -87,8 +93,10 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_tool_is_not_tried_again() {
-        let missing = Failure::new(FailureKind::ToolMissing, "no such program");
-        assert_eq!(Supervisor::default().failed(&missing, 0.5), Verdict::Quarantine);
+    fn what_cannot_get_better_by_itself_is_not_tried_again() {
+        for kind in [FailureKind::ToolMissing, FailureKind::Auth, FailureKind::UnknownModel] {
+            let failure = Failure::new(kind, "no such thing");
+            assert_eq!(Supervisor::default().failed(&failure, 0.5), Verdict::Quarantine);
+        }
     }
 }

@@ -67,6 +67,9 @@ impl Dispatcher {
             return self.stop(at, &format!("recycled: {why}"), out);
         }
         if was_starting {
+            let took = instance.started.map_or(Duration::ZERO, |started| now - started);
+            let (generation, version) = (instance.generation, instance.version.clone());
+            out.push(Action::Emit(Event::InstanceReady { instance: at, generation, took, version }));
             self.start_due(now, out);
         }
         self.fill(at, now, out);

@@ -261,12 +261,7 @@ impl Dispatcher {
                 instance.started = Some(now);
                 out.push(Action::Emit(Event::InstanceStarted { instance: at, generation, pid }));
             }
-            Notice::Ready { version } => {
-                let instance = &mut self.instances[at];
-                instance.version.clone_from(&version);
-                let took = instance.started.map_or(Duration::ZERO, |started| now - started);
-                out.push(Action::Emit(Event::InstanceReady { instance: at, generation, took, version }));
-            }
+            Notice::Ready { version } => self.instances[at].version = version,
             Notice::Available => self.available(at, now, &mut out),
             Notice::Proven { proof, took } => {
                 out.push(Action::Emit(Event::ContextProven { instance: at, proof, took }));
