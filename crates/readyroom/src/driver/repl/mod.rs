@@ -12,6 +12,7 @@ mod screen;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use self::fence::{Finder, Nonce};
 use self::screen::Head;
 use self::settings::Settings;
-use super::{Activity, ContextCommand, ContextReply, Driver, Effect, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
+use self::turn::{Running, Stop};
+use super::{ContextCommand, ContextReply, Driver, Effect, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
 use crate::error::{Exit, Failure, FailureKind};
 use crate::job::{Answer, Mode, Permissions};
 use crate::tool::{Contract, Definition};
@@ -67,40 +69,6 @@ enum Phase {
     Abandoned,
     /// The turn has ended; the command that switches the mode back is on its way.
     Returning { end: Box<TurnEnd> },
-}
-
-/// A prompt that runs.
-struct Running {
-    prompt: String,
-    /// Whether it was told that the tool has read the prompt.
-    accepted: bool,
-    head: Head,
-    /// Whether the mode must be switched back afterwards.
-    switched: bool,
-    stop: Stop,
-    /// How much of the output was told as text.
-    told: usize,
-    /// How much of the output was searched for retries, up to a line's beginning.
-    searched: usize,
-    /// The last two complete lines, as ranges of the output.
-    last_lines: [(usize, usize); 2],
-    retries: u32,
-    /// Where the answer begins after the last retry.
-    again: usize,
-    /// The turn's output, once its own fence has come back and another is still out.
-    ended: Option<Vec<u8>>,
-}
-
-/// Whether a turn was stopped, and by whom.
-#[derive(Clone, PartialEq)]
-enum Stop {
-    No,
-    /// Cancelled; the tool has not read all of the prompt yet, so it can't be interrupted safely.
-    Wanted,
-    /// Interrupted because it was cancelled.
-    Cancelled,
-    /// Interrupted because the tool goes on retrying after this failure.
-    GaveUp(Failure),
 }
 
 impl Repl {
@@ -185,19 +153,7 @@ impl Repl {
     fn run(&mut self, turn: Turn, switched: bool, out: &mut Vec<Effect>) {
         let Ok(settings) = &self.settings else { return };
         let input = frame::frame(&settings.plain, &turn.prompt);
-        let running = Running {
-            head: Head::new(frame::lines(&input)),
-            prompt: turn.prompt,
-            accepted: false,
-            switched,
-            stop: Stop::No,
-            told: 0,
-            searched: 0,
-            last_lines: [(0, 0); 2],
-            retries: 0,
-            again: 0,
-            ended: None,
-        };
+        let running = Running::new(turn.prompt, frame::lines(&input), switched);
         self.phase = Phase::Running(Box::new(running));
         self.write(&input, out);
     }
@@ -406,37 +362,11 @@ impl Repl {
         }
     }
 
-    /// Looks for announced retries in the lines that are complete.
+    /// Tells announced retries; one too many ends the turn.
     fn retries(&mut self, out: &mut Vec<Effect>) {
         let Ok(settings) = &self.settings else { return };
-        let (Some(retry), Some(error)) = (&settings.retry, &settings.error) else { return };
         let Phase::Running(running) = &mut self.phase else { return };
-        let mut gave_up = None;
-        while let Some(length) = self.output[running.searched..].iter().position(|byte| *byte == b'\n') {
-            let line = (running.searched, running.searched + length);
-            running.searched = line.1 + 1;
-            let text = &self.output[line.0..line.1];
-            let [older, newer] = running.last_lines;
-            running.last_lines = [newer, line];
-            if !retry.is_match(text) {
-                continue;
-            }
-            let Some(cause) = [newer, older].into_iter().find_map(|(begin, end)| {
-                let found = error.find_iter(&self.output[begin..end]).last()?;
-                Some(begin + found.start())
-            }) else {
-                continue;
-            };
-            running.again = running.searched;
-            running.retries += 1;
-            let why = String::from_utf8_lossy(&self.output[cause..line.1]).into_owned();
-            let activity = Activity::Retrying { attempt: running.retries, why };
-            out.push(Effect::Activity { slot: SLOT, activity });
-            if settings.plain.retries_shown.is_some_and(|most| running.retries > most) && running.stop == Stop::No {
-                gave_up = Some(reading::classify(&self.definition, &self.output[cause..line.1]));
-            }
-        }
-        if let Some(failure) = gave_up {
+        if let Some(failure) = running.retries(&self.definition, settings, &self.output, out) {
             running.stop = Stop::GaveUp(failure);
             self.interrupt(out);
         }
@@ -461,46 +391,6 @@ const SLOT: Slot = Slot(0);
 fn late(output: &[u8]) -> Effect {
     let raw = String::from_utf8_lossy(&output[output.len().saturating_sub(2 << 10)..]).into_owned();
     Effect::Anomaly { what: "output while nothing runs", raw }
-}
-
-impl Running {
-    /// What the tool had said when the turn was given up.
-    fn partial(&mut self, settings: &Settings, output: &[u8]) -> Answer {
-        let begin = self.head.end(settings, output).unwrap_or(output.len());
-        let text = |begin: usize| output[begin..].to_vec().into();
-        Answer { text: text(begin.max(self.again)), transcript: text(begin), ..Answer::default() }
-    }
-
-    /// Tells the text between what was told and the end of `output`, which begins at `begin`, in whole characters.
-    fn tell(&mut self, begin: usize, output: &[u8], out: &mut Vec<Effect>) {
-        self.told = self.told.max(begin);
-        let Some(mut new) = output.get(self.told..).filter(|new| !new.is_empty()) else { return };
-        // A character that is cut by the end of what has come waits for its rest.
-        for cut in 1..=new.len().min(3) {
-            let lead = new[new.len() - cut];
-            if lead & 0xc0 == 0xc0 {
-                let length = if lead >= 0xf0 {
-                    4
-                } else if lead >= 0xe0 {
-                    3
-                } else {
-                    2
-                };
-                if length > cut {
-                    new = &new[..new.len() - cut];
-                }
-                break;
-            }
-            if lead & 0x80 == 0 {
-                break;
-            }
-        }
-        if !new.is_empty() {
-            self.told += new.len();
-            let activity = Activity::Text(String::from_utf8_lossy(new).into_owned());
-            out.push(Effect::Activity { slot: SLOT, activity });
-        }
-    }
 }
 
 impl Driver for Repl {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::driver::Activity;
 use crate::tool::{ContractOptions, Definition};
 
 const AIDER: &str = include_str!("../../tool/builtin/aider.toml");
