@@ -55,6 +55,12 @@ impl Stat {
         !matches!(self.state, b'Z' | b'X' | b'x') || self.threads > 1
     }
 
+    /// Whether its group can be signalled as a whole: it is known here (0 is a group or session begun outside of our PID
+    /// namespace, 1 the namespace's first process), and of another session.
+    fn has_a_group_apart_from(&self, own: &Self) -> bool {
+        self.session != own.session && self.session != 0 && self.group > 1
+    }
+
     pub(super) fn rss_bytes(&self) -> u64 {
         self.rss_pages * rustix::param::page_size() as u64
     }
@@ -183,12 +189,13 @@ pub(super) fn signal(pid: u32, started: u64, signal: Signal) {
 /// Kills the group that a process is in, if it is still the one that was seen and is in a session other than our own.
 /// The kernel does that in one step, so no fork in the group escapes.
 pub(super) fn kill_group(pid: u32, started: u64) {
-    let own_session = rustix::process::getsid(None).map_or(0, |sid| sid.as_raw_nonzero().get() as u32);
-    let Some(now) = Stat::read(pid) else {
-        return;
-    };
-    let same = now.started == started && now.session != own_session && now.session != 0 && now.group > 1;
-    if same && let Some(group) = Pid::from_raw(now.group as i32) {
+    // Read as the other one is: `getsid` gives 0, which rustix takes for impossible, where our session was begun outside
+    // of our PID namespace, as in a container that was entered.
+    if let (Some(now), Some(own)) = (Stat::read(pid), Stat::read(std::process::id()))
+        && now.started == started
+        && now.has_a_group_apart_from(&own)
+        && let Some(group) = Pid::from_raw(now.group as i32)
+    {
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
     }
 }
@@ -205,6 +212,20 @@ mod tests {
         assert_eq!((stat.parent, stat.group, stat.session, stat.started), (7, 42, 40, 99));
         assert_eq!((stat.state, stat.threads, stat.cpu_ticks, stat.rss_pages), (b'S', 3, 100, 5));
         assert_eq!(Stat::parse(42, b"42 (x) S 7"), None);
+    }
+
+    #[test]
+    fn a_group_of_our_session_or_from_outside_of_the_namespace_is_left_alone() {
+        let stat = |group, session| {
+            Stat::parse(9, format!("9 (x) S 1 {group} {session} 0 -1 0 1 2 3 4 0 0 0 0 20 0 1 0 5 0 0").as_bytes())
+                .unwrap()
+        };
+        for own in [stat(7, 7), stat(0, 0)] {
+            assert!(stat(9, 9).has_a_group_apart_from(&own));
+            assert!(!stat(7, own.session).has_a_group_apart_from(&own));
+            assert!(!stat(0, 0).has_a_group_apart_from(&own));
+            assert!(!stat(1, 1).has_a_group_apart_from(&own));
+        }
     }
 
     #[test]
