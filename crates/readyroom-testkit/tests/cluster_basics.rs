@@ -213,6 +213,50 @@ fn context_commands_and_their_prompt_are_one_turn() {
     assert_eq!(cluster.shutdown().dropped, 0);
 }
 
+/// Ends the process of an instance from outside, and waits until its cluster has seen that.
+fn kill(cluster: &blocking::Cluster, at: usize) {
+    let before = cluster.get_status().instances[at].clone();
+    let pid = rustix::process::Pid::from_raw(before.pid.unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let seen = || cluster.get_status().instances[at].pid != before.pid;
+    while !seen() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_turn_whose_process_dies_before_its_prompt_goes_on_in_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.py"), "").unwrap();
+    let options = options(1, Context::Fresh).cwd(directory.path());
+    let cluster = blocking::Cluster::launch(python(), "python3".as_ref(), options).unwrap();
+    let read = || cluster.read_any(Duration::from_secs(30)).unwrap();
+    let at = cluster.send("/add a.py").unwrap();
+    assert!(read().ok());
+    let generation = cluster.get_status().instances[at].generation;
+    kill(&cluster, at);
+    cluster.send("print('still one turn')").unwrap();
+    let response = read();
+    assert_eq!(response.text().unwrap(), "still one turn\n");
+    assert_eq!((response.preamble.len(), response.generation), (0, generation + 1), "its one answer was read before");
+
+    // Where the processes keep dying it fails, and its prompt with it: that would run without the file.
+    cluster.send("/add a.py").unwrap();
+    assert!(read().ok());
+    for _ in 0..2 {
+        while !matches!(cluster.get_status().instances[at].state, InstanceState::Busy { .. }) {
+            std::thread::yield_now();
+        }
+        kill(&cluster, at);
+    }
+    cluster.send("print('not run')").unwrap();
+    let response = read();
+    assert!(matches!(response.error().unwrap().kind, FailureKind::Crashed { .. }), "{response:?}");
+    cluster.send("print('next')").unwrap();
+    assert_eq!(read().text().unwrap(), "next\n");
+    assert_eq!(cluster.shutdown().dropped, 0);
+}
+
 #[tokio::test]
 async fn a_ticket_does_not_outlive_its_cluster() {
     let cluster = launch(options(1, Context::Keep)).await;

@@ -123,7 +123,13 @@ impl Cluster {
         if still_open.await.unwrap_or(false) {
             return Ok(open.instance);
         }
-        // The turn waited too long for its prompt, or its instance died with it.
+        // It failed before its prompt, and nobody has read that: what joins it has failed with it, rather than run without
+        // the turn's files.
+        if self.inner.pool.mailbox.holds(open.turn) {
+            self.inner.pool.mailbox.forget(caller, open.turn);
+            return Ok(open.instance);
+        }
+        // The turn waited too long for its prompt, or its failure was read.
         self.inner.pool.mailbox.forget(caller, open.turn);
         self.inner.callers.set(caller, None);
         self.open_turn(caller, commands, prompts, mode, open.address, key).await
@@ -173,6 +179,9 @@ impl Cluster {
         match taken {
             Taken::Finished(response) => {
                 self.inner.pool.pending.fetch_sub(1, Ordering::Relaxed);
+                if self.inner.callers.get(caller).is_some_and(|open| open.turn == response.turn) {
+                    self.inner.callers.set(caller, None);
+                }
                 Some(*response)
             }
             Taken::Acknowledged(response) => {

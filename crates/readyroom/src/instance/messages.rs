@@ -20,6 +20,8 @@ pub struct Work {
     pub mode: Mode,
     /// The longest time that the prompts may take together.
     pub timeout: Option<Duration>,
+    /// How many of the commands' answers the pool was told by an earlier process, that ended before the prompt.
+    pub told: usize,
 }
 
 /// What a pool tells an instance.
@@ -98,6 +100,13 @@ pub enum Notice {
     },
     /// The turn came when the instance could not take it; nothing of it was sent.
     NotTaken(TurnId),
+    /// The process ended with the turn's first prompt still unsent: all of the turn can be done again elsewhere.
+    NotBegun {
+        /// Which turn.
+        turn: TurnId,
+        /// How the process ended.
+        failure: Failure,
+    },
     /// A turn's first prompt goes to the tool.
     TurnStarted(TurnId),
     /// Something happened within a turn.

@@ -249,9 +249,9 @@ impl Machine {
                     Conversation::Continued => None,
                 };
                 let active = Active {
+                    told: work.told,
                     work,
                     replies: Vec::new(),
-                    told: 0,
                     files: Vec::new(),
                     answers: Vec::new(),
                     proof,
@@ -598,7 +598,11 @@ impl Machine {
 
     fn gone(&mut self, failure: Failure, now: Instant, out: &mut Vec<Action>) {
         match std::mem::replace(&mut self.state, State::Down) {
-            State::Preparing(active) | State::Holding(active) | State::Running(active) => {
+            State::Preparing(active) | State::Holding(active) => {
+                out.push(Action::Tell(Notice::NotBegun { turn: active.work.turn, failure: failure.clone() }));
+                self.down("its process ended before a turn's prompt".into(), Some(failure), out);
+            }
+            State::Running(active) => {
                 self.finish_gone(*active, failure.clone().into(), failure, now, out);
             }
             State::Cancelling(active, cause) => {

@@ -16,6 +16,7 @@ fn rules(context: Context) -> Rules {
 
 fn work(turn: u64, prompts: &[&str]) -> Work {
     Work {
+        told: 0,
         turn: TurnId(turn),
         commands: Vec::new(),
         prompts: prompts.iter().map(|prompt| (*prompt).to_owned()).collect(),
@@ -346,4 +347,25 @@ fn an_addition_to_a_turn_that_is_not_here_is_not_run_by_itself() {
     let mut bench = Bench::idle(Context::Keep);
     assert_eq!(bench.add(work(1, &["a"])), []);
     assert!(!bench.run(work(2, &["b"])).is_empty(), "the instance is still idle");
+}
+
+#[test]
+fn a_turn_whose_process_ends_before_its_prompt_is_handed_back() {
+    let mut bench = Bench::with(Rules { native_context: true, ..rules(Context::Fresh) });
+    let crash = || Failure::new(FailureKind::Crashed { exit: None }, "it crashed");
+    let not_begun = Action::Tell(Notice::NotBegun { turn: TurnId(1), failure: crash() });
+    let add = |file: &str| ContextCommand::Add(file.into());
+    let replied = |file: &str| ContextReply { command: add(file), result: Ok(format!("Added {file}")) };
+    bench.run(Work { commands: vec![add("a")], ..work(1, &["prompt"]) });
+    assert!(bench.report(Report::Gone(crash())).contains(&not_begun), "while its commands were being answered");
+
+    let mut bench = Bench::with(Rules { native_context: true, ..rules(Context::Fresh) });
+    bench.run(Work { commands: vec![add("a"), add("b")], told: 1, ..work(1, &[]) });
+    let out = bench.report(Report::ContextDone(vec![replied("a"), replied("b")]));
+    assert_eq!(
+        out,
+        [Action::Tell(Notice::Held { turn: TurnId(1), replies: vec![replied("b")] })],
+        "one was told before"
+    );
+    assert!(bench.report(Report::Gone(crash())).contains(&not_begun), "while it was held");
 }

@@ -73,9 +73,13 @@ impl Mailbox {
         self.lock().owed.contains_key(&caller)
     }
 
-    /// A turn finished.
-    pub fn finish(&self, caller: CallerId, response: Response) {
-        self.lock().finished.push_back((caller, response));
+    /// A turn finished. Acknowledgements of it that nobody has read ride in its response.
+    pub fn finish(&self, caller: CallerId, mut response: Response) {
+        let mut inner = self.lock();
+        let unread = inner.take_acknowledgements(response.turn).into_iter().flat_map(|unread| unread.preamble);
+        response.preamble.splice(0..0, unread);
+        inner.finished.push_back((caller, response));
+        drop(inner);
         self.changed.notify_waiters();
     }
 
@@ -87,12 +91,12 @@ impl Mailbox {
 
     /// Takes back the acknowledgements of a turn that nobody has read: they ride in its answer.
     pub fn take_acknowledgements(&self, turn: TurnId) -> Vec<Response> {
-        let mut inner = self.lock();
-        let (taken, kept) = std::mem::take(&mut inner.acknowledged)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|(_, response)| response.turn == turn);
-        inner.acknowledged = kept;
-        taken.into_iter().map(|(_, response)| response).collect()
+        self.lock().take_acknowledgements(turn)
+    }
+
+    /// Whether the turn's response waits to be read.
+    pub fn holds(&self, turn: TurnId) -> bool {
+        self.lock().finished.iter().any(|(_, response)| response.turn == turn)
     }
 
     /// Drops a finished turn whose sender has been told otherwise. `false`: it was not there.
@@ -166,6 +170,17 @@ impl Mailbox {
 }
 
 impl Inner {
+    fn take_acknowledgements(&mut self, turn: TurnId) -> Vec<Response> {
+        if self.acknowledged.is_empty() {
+            return Vec::new();
+        }
+        let (taken, kept) = std::mem::take(&mut self.acknowledged)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|(_, response)| response.turn == turn);
+        self.acknowledged = kept;
+        taken.into_iter().map(|(_, response)| response).collect()
+    }
+
     fn set_owed(&mut self, caller: CallerId, turn: TurnId, responses: usize) {
         let Some(turns) = self.owed.get_mut(&caller) else { return };
         if responses == 0 {

@@ -1,5 +1,5 @@
 //! The dispatcher with real instance machines over simulated processes, in any order of events that can occur: every
-//! turn ends exactly once, and no success is told of a prompt that never ran.
+//! turn ends exactly once, no success is told of a prompt that never ran, and none runs without its turn's files.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ struct Life {
     orders: VecDeque<Order>,
     reports: VecDeque<Report>,
     alive: bool,
+    /// What was added to the conversation that is open.
+    added: Vec<ContextCommand>,
     /// A prompt that runs and has no end yet.
     hangs: bool,
 }
@@ -37,6 +39,12 @@ struct World {
     luck: Luck,
     submitted: u64,
     open: HashSet<TurnId>,
+    /// Those that began with a file, by their prompts.
+    with_file: HashSet<String>,
+    /// Answers to commands that were told, by turn.
+    told: HashMap<TurnId, usize>,
+    /// Context commands, by turn.
+    asked: HashMap<TurnId, usize>,
     ends: HashMap<TurnId, usize>,
     began: HashSet<String>,
     restarts: usize,
@@ -64,6 +72,7 @@ impl World {
             orders: VecDeque::new(),
             reports: VecDeque::new(),
             alive: false,
+            added: Vec::new(),
             hangs: false,
         };
         let hold = Duration::from_secs(60);
@@ -76,6 +85,9 @@ impl World {
             luck,
             submitted: 0,
             open: HashSet::new(),
+            with_file: HashSet::new(),
+            told: HashMap::new(),
+            asked: HashMap::new(),
             ends: HashMap::new(),
             began: HashSet::new(),
             restarts: 0,
@@ -98,6 +110,7 @@ impl World {
                 Action::Finish(response) => {
                     let prompt = format!("prompt {}", response.turn);
                     assert!(!response.ok() || self.began.contains(&prompt), "{prompt} succeeded and never ran");
+                    *self.told.entry(response.turn).or_default() += response.preamble.len();
                     self.end(response.turn);
                 }
                 Action::Closed(turn) => {
@@ -106,7 +119,8 @@ impl World {
                 }
                 Action::Restarted(..) => self.restarts = 0,
                 Action::Down => self.down = true,
-                Action::Planned(..) | Action::Acknowledge(_) | Action::Emit(_) => {}
+                Action::Acknowledge(response) => *self.told.entry(response.turn).or_default() += 1,
+                Action::Planned(..) | Action::Emit(_) => {}
             }
         }
     }
@@ -145,14 +159,18 @@ impl World {
                     life.reports.push_back(Report::NotFresh(crash()))
                 }
                 Request::Open { .. } | Request::Reset { .. } => {
+                    life.added.clear();
                     life.reports.push_back(Report::Fresh(Proof::NewSession("s".into())));
                 }
                 Request::Context { commands, .. } => {
+                    life.added.extend_from_slice(&commands);
                     let reply = |command| ContextReply { command, result: Ok(String::new()) };
                     life.reports.push_back(Report::ContextDone(commands.into_iter().map(reply).collect()));
                 }
                 Request::Begin { turn, .. } => {
                     assert!(self.began.insert(turn.prompt.clone()), "{} ran twice", turn.prompt);
+                    let has_file = life.added.contains(&ContextCommand::Add("a".into()));
+                    assert!(has_file || !self.with_file.contains(&turn.prompt), "{} ran without its file", turn.prompt);
                     match unlucky {
                         true => life.hangs = true,
                         false => life.reports.push_back(ended(TurnStatus::Succeeded)),
@@ -190,6 +208,8 @@ impl World {
         };
         if open {
             self.open.insert(turn);
+            self.with_file.insert(format!("prompt {turn}"));
+            self.asked.insert(turn, 1);
         }
         let actions = self.dispatcher.submit(submission, self.now);
         self.pool(actions);
@@ -203,7 +223,11 @@ impl World {
             mode: Mode::Default,
             timeout: Some(Duration::from_secs(10)),
         };
+        let commands = addition.commands.len();
         let (added, actions) = self.dispatcher.add(addition, self.now);
+        if added {
+            *self.asked.entry(turn).or_default() += commands;
+        }
         if added && prompt {
             self.open.remove(&turn);
         }
@@ -322,6 +346,9 @@ proptest! {
         prop_assert!(!close || world.down);
         prop_assert_eq!(world.restarts, 0, "a restart was never answered");
         prop_assert!(world.dispatcher.is_idle());
+        for (turn, told) in &world.told {
+            prop_assert!(told <= world.asked.get(turn).unwrap_or(&0), "{turn}: an answer was told twice");
+        }
         for turn in 1..=world.submitted {
             prop_assert_eq!(world.ends.get(&TurnId(turn)).copied(), Some(1), "turn {}", turn);
         }

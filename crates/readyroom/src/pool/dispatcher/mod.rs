@@ -16,6 +16,10 @@ use crate::event::{Event, TurnId};
 use crate::instance::messages::{Done, Notice, Order, Work};
 use crate::job::{Mode, Outcome, Timings, Usage};
 
+/// A turn whose processes end this many times before its prompt has failed: what it has them do may be the reason, and
+/// must not cost one instance after the other.
+const LOSSES: u32 = 2;
+
 /// How a pool is run.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -93,6 +97,10 @@ struct Queued {
     submission: Submission,
     submitted: Instant,
     place: Place,
+    /// How many answers to its context commands have been told.
+    told: usize,
+    /// How many processes ended with it before its prompt was sent.
+    lost: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,6 +276,7 @@ impl Dispatcher {
             }
             Notice::Held { turn, replies } => self.held(at, turn, replies, now, &mut out),
             Notice::NotTaken(turn) => self.not_taken(at, turn, now, &mut out),
+            Notice::NotBegun { turn, failure } => self.not_begun(at, turn, failure, now, &mut out),
             Notice::TurnStarted(turn) => {
                 out.push(Action::Emit(Event::TurnStarted { turn, instance: at, generation }));
             }

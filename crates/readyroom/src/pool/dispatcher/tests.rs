@@ -380,3 +380,29 @@ fn turns_for_one_instance_do_not_starve_those_that_wait_for_any() {
     dispatcher.notice(0, done(1, Outcome::Succeeded), now);
     assert_eq!(runs(&dispatcher.notice(0, Notice::Available, now)), [(0, 2)]);
 }
+
+#[test]
+fn a_turn_whose_process_ends_before_its_prompt_is_done_again_with_its_files_and_once_only() {
+    let now = Instant::now();
+    let mut dispatcher = dispatcher(2, Routing::RoundRobin);
+    ready(&mut dispatcher, now);
+    let add = ContextCommand::Add("a".into());
+    dispatcher.submit(Submission { commands: vec![add.clone()], ..open_turn(1) }, now);
+    let reply = ContextReply { command: add.clone(), result: Ok("Added".into()) };
+    dispatcher.notice(0, Notice::Held { turn: TurnId(1), replies: vec![reply] }, now);
+    let lost = |dispatcher: &mut Dispatcher| {
+        let out = dispatcher.notice(0, Notice::NotBegun { turn: TurnId(1), failure: crash() }, now);
+        dispatcher.notice(0, Notice::Ended { why: String::new(), failure: Some(crash()) }, now);
+        out
+    };
+    assert!(finished(&lost(&mut dispatcher)).is_empty());
+    assert!(dispatcher.add(prompt_for(1), now).0, "its prompt joins it still");
+    let out = dispatcher.notice(0, Notice::Available, now);
+    let [(0, Order::Run(work))] = &orders(&out)[..] else { panic!("{out:?}") };
+    assert_eq!((&work.commands, work.told, work.prompts.len()), (&vec![add], 1, 1));
+    let failed = finished(&lost(&mut dispatcher));
+    assert!(
+        matches!(&failed[0].outcome, Outcome::Failed(Failure { kind: FailureKind::Crashed { .. }, .. })),
+        "{failed:?}"
+    );
+}

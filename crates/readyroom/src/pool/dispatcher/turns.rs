@@ -11,7 +11,13 @@ impl Dispatcher {
         let key = submission.key.clone();
         self.turns.insert(
             id,
-            Queued { submission, submitted: now, place: Place::Waiting { planned: usize::MAX, fixed: true } },
+            Queued {
+                submission,
+                submitted: now,
+                place: Place::Waiting { planned: usize::MAX, fixed: true },
+                told: 0,
+                lost: 0,
+            },
         );
         if self.phase != Phase::Open {
             self.finish_unrun(id, Outcome::Cancelled, now, &mut out);
@@ -48,6 +54,7 @@ impl Dispatcher {
                 prompts: addition.prompts,
                 mode: addition.mode,
                 timeout: addition.timeout,
+                told: 0,
             };
             out.push(Action::Order(*instance, Order::Add(Box::new(work))));
         }
@@ -176,6 +183,7 @@ impl Dispatcher {
             prompts: submission.prompts.clone(),
             mode: submission.mode,
             timeout: submission.timeout,
+            told: turn.told,
         };
         self.instances[at].state = InstanceState::Busy { turn: id };
         out.push(Action::Order(at, Order::Run(Box::new(work))));
@@ -209,6 +217,7 @@ impl Dispatcher {
                 _ => {}
             }
         }
+        turn.told += replies.len();
         for reply in replies {
             let mut response = self.response(id, Some(at), Outcome::Succeeded);
             match &reply.result {
@@ -245,6 +254,23 @@ impl Dispatcher {
             self.instances[at].planned += 1;
             self.common.push_front(id);
             self.fill_any(at, now, out);
+        }
+    }
+
+    /// The instance's process ended before the turn's prompt was sent: another does all of the turn.
+    pub(super) fn not_begun(&mut self, at: usize, id: TurnId, failure: Failure, now: Instant, out: &mut Vec<Action>) {
+        let Some(turn) = self.turns.get_mut(&id) else { return };
+        turn.lost += 1;
+        if turn.lost < LOSSES {
+            return self.not_taken(at, id, now, out);
+        }
+        match turn.place {
+            Place::On { stage: Stage::Given | Stage::Held(_), .. } if self.phase == Phase::Open => {
+                self.turns.remove(&id);
+                let response = self.response(id, Some(at), failure.into());
+                self.finish(response, out);
+            }
+            _ => self.not_taken(at, id, now, out),
         }
     }
 
