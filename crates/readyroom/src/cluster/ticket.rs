@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{Cluster, SubmitError};
 use crate::driver::ContextCommand;
 use crate::event::TurnId;
-use crate::job::{Answer, Mode, Outcome, Timings, Usage};
+use crate::job::{Mode, Outcome};
 use crate::pool::{Input, Response, WeakPool};
 
 /// A submitted job. Awaiting it gives its response. Dropping it cancels nothing. It does not keep the cluster alive: where
@@ -54,20 +54,7 @@ impl Future for Ticket {
         Pin::new(&mut self.response).poll(context).map(|response| {
             self.done.fetch_add(1, Ordering::Relaxed);
             // The pool is gone only when the cluster was dropped with the job unfinished.
-            response.unwrap_or_else(|_| Response {
-                turn: self.turn,
-                tool: String::new(),
-                instance: None,
-                generation: 0,
-                outcome: Outcome::Cancelled,
-                answer: Answer::default(),
-                turns: Vec::new(),
-                preamble: Vec::new(),
-                usage: Usage::default(),
-                timings: Timings::default(),
-                proof: None,
-                context_lost: false,
-            })
+            response.unwrap_or_else(|_| Response::unrun(self.turn, String::new(), Outcome::Cancelled))
         })
     }
 }

@@ -4,6 +4,7 @@
 //! or a clock), `actor` runs it over a [`crate::driver::runtime::Link`]. The page is `docs/design/instances.md`.
 
 mod actor;
+mod files;
 pub mod messages;
 pub mod state;
 

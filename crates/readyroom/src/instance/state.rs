@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::files;
 use super::messages::{Done, Notice, Order, Work};
 use crate::driver::runtime::{Report, Strays};
-use crate::driver::{Activity, ContextCommand, ContextReply, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
+use crate::driver::{Activity, ContextReply, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
 use crate::error::{Failure, FailureKind};
 use crate::event::TurnId;
 use crate::job::{Answer, Context, Outcome, Permissions, Timings};
@@ -300,41 +301,10 @@ impl Machine {
             self.enter(State::Preparing(Box::new(active)), seconds_after(now, self.rules.limits.reset_seconds));
         } else {
             for command in commands {
-                let result = self.own_context(&mut active.files, &command);
+                let result = files::carry_out(&command, &mut active.files, &self.rules.cwd);
                 active.replies.push(ContextReply { command, result });
             }
             self.prompt_or_hold(active, now, out);
-        }
-    }
-
-    /// A context command of a tool that has none of its own: it changes which files the prompt names.
-    fn own_context(&self, files: &mut Vec<PathBuf>, command: &ContextCommand) -> Result<String, Failure> {
-        match command {
-            ContextCommand::Add(path) | ContextCommand::ReadOnly(path) => {
-                let whole = self.rules.cwd.join(path);
-                if !whole.exists() {
-                    return Err(Failure::new(
-                        FailureKind::BadInput,
-                        format!("no such file: {} (in {})", path.display(), self.rules.cwd.display()),
-                    ));
-                }
-                if !files.contains(&whole) {
-                    files.push(whole);
-                }
-                Ok(format!("Added {} to the turn", path.display()))
-            }
-            ContextCommand::Drop(path) => {
-                let whole = self.rules.cwd.join(path);
-                let before = files.len();
-                files.retain(|file| *file != whole);
-                if files.len() == before {
-                    return Err(Failure::new(
-                        FailureKind::BadInput,
-                        format!("{} is not a file of this turn", path.display()),
-                    ));
-                }
-                Ok(format!("Dropped {} from the turn", path.display()))
-            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The instance's machine without a process: each transition that a promise hangs on.
 
 use super::*;
+use crate::driver::ContextCommand;
 
 fn rules(context: Context) -> Rules {
     Rules {

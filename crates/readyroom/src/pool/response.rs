@@ -39,6 +39,24 @@ pub struct Response {
 }
 
 impl Response {
+    /// One without an answer, of a turn that came to no instance.
+    pub(crate) fn unrun(turn: TurnId, tool: String, outcome: Outcome) -> Self {
+        Self {
+            turn,
+            tool,
+            instance: None,
+            generation: 0,
+            outcome,
+            answer: Answer::default(),
+            turns: Vec::new(),
+            preamble: Vec::new(),
+            usage: Usage::default(),
+            timings: Timings::default(),
+            proof: None,
+            context_lost: false,
+        }
+    }
+
     /// Whether it succeeded.
     pub fn ok(&self) -> bool {
         self.outcome.is_success()

@@ -14,7 +14,7 @@ use crate::driver::{ContextCommand, ContextReply};
 use crate::error::{Failure, FailureKind};
 use crate::event::{Event, TurnId};
 use crate::instance::messages::{Done, Notice, Order, Work};
-use crate::job::{Mode, Outcome, Timings, Usage};
+use crate::job::{Mode, Outcome, Timings};
 
 /// A turn whose processes end this many times before its prompt has failed: what it has them do may be the reason, and
 /// must not cost one instance after the other.

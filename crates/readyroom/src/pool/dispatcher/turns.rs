@@ -306,18 +306,9 @@ impl Dispatcher {
 
     pub(super) fn response(&self, turn: TurnId, instance: Option<usize>, outcome: Outcome) -> Response {
         Response {
-            turn,
-            tool: self.rules.tool.clone(),
             instance,
             generation: instance.map_or(0, |at| self.instances[at].generation),
-            outcome,
-            answer: Default::default(),
-            turns: Vec::new(),
-            preamble: Vec::new(),
-            usage: Usage::default(),
-            timings: Timings::default(),
-            proof: None,
-            context_lost: false,
+            ..Response::unrun(turn, self.rules.tool.clone(), outcome)
         }
     }
 
