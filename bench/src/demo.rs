@@ -107,6 +107,10 @@ impl Demo {
                 model.on(file, Step::say(edit(file, number)).after(options.latency));
             }
         }
+        // Where a person has no name in git, each aider gives the repository one, and several at once get into each
+        // other's way.
+        sandbox.git(&["config", "user.name", "readyroom demo"]);
+        sandbox.git(&["config", "user.email", "demo@localhost"]);
         sandbox.commit();
         Ok(Self { sandbox, model, name: options.model.clone(), files })
     }
