@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use readyroom::cluster::{InstanceState, blocking};
 use readyroom::tool::Definition;
-use readyroom::{Cluster, ClusterOptions, Context, FailureKind, Job, Outcome, Permissions, Routing, Wait};
+use readyroom::{Cluster, ClusterOptions, Context, Event, FailureKind, Job, Outcome, Permissions, Routing, Wait};
 
 /// Python as a REPL: each job is executed as a whole, and nothing proves a reset, so fresh means a new process.
 fn python() -> Arc<Definition> {
@@ -255,6 +255,20 @@ fn a_turn_whose_process_dies_before_its_prompt_goes_on_in_the_next_one() {
     cluster.send("print('next')").unwrap();
     assert_eq!(read().text().unwrap(), "next\n");
     assert_eq!(cluster.shutdown().dropped, 0);
+}
+
+#[tokio::test]
+async fn events_end_with_the_shutdown() {
+    let cluster = launch(options(1, Context::Keep)).await;
+    let mut events = cluster.events();
+    cluster.submit("print(1)").unwrap().await;
+    cluster.shutdown().await;
+    let mut ended = 0;
+    while let Some(event) = events.recv().await {
+        ended += usize::from(matches!(event, Event::TurnEnded { .. } | Event::InstanceEnded { .. }));
+    }
+    assert_eq!(ended, 2);
+    assert!(cluster.events().recv().await.is_none());
 }
 
 #[tokio::test]

@@ -315,7 +315,7 @@ impl Cluster {
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     pub fn events(&self) -> Events {
-        Events { receiver: self.inner.pool.events.subscribe() }
+        Events { receiver: self.inner.pool.events.upgrade().map(|events| events.subscribe()) }
     }
 
     /// Cancels a turn, queued or running. Its response says so. Nothing happens when it has ended.
@@ -452,14 +452,15 @@ impl Cluster {
 /// A stream of events.
 #[derive(Debug)]
 pub struct Events {
-    receiver: broadcast::Receiver<Event>,
+    receiver: Option<broadcast::Receiver<Event>>,
 }
 
 impl Events {
-    /// The next event; none when the cluster is gone.
+    /// The next event; none when the cluster is shut down or gone.
     pub async fn recv(&mut self) -> Option<Event> {
+        let receiver = self.receiver.as_mut()?;
         loop {
-            match self.receiver.recv().await {
+            match receiver.recv().await {
                 Ok(event) => return Some(event),
                 Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!(missed, "events were missed"),
                 Err(broadcast::error::RecvError::Closed) => return None,

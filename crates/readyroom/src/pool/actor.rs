@@ -111,8 +111,8 @@ pub struct PoolHandle {
     inputs: mpsc::UnboundedSender<Input>,
     /// Whether the instances are ready.
     pub readiness: watch::Receiver<Readiness>,
-    /// The events, for subscription.
-    pub events: broadcast::Sender<Event>,
+    /// The events, for subscription. They end when the pool is down.
+    pub events: broadcast::WeakSender<Event>,
     /// The mail of callers without tickets.
     pub mailbox: Arc<Mailbox>,
     /// Turns that are queued, run, or wait to be read.
@@ -177,12 +177,12 @@ pub fn start(settings: PoolSettings) -> PoolHandle {
         dropped: 0,
         ready: vec![false; settings.rules.count],
         ready_in,
-        events: events.clone(),
+        events: Some(events.clone()),
         mailbox: Arc::clone(&mailbox),
         pending: Arc::clone(&pending),
     };
     tokio::spawn(actor.run(inbox, notices));
-    PoolHandle { inputs, readiness, events, mailbox, pending }
+    PoolHandle { inputs, readiness, events: events.downgrade(), mailbox, pending }
 }
 
 fn instance_settings(settings: &PoolSettings, index: usize, limits: &Limits) -> Settings {
@@ -231,7 +231,8 @@ struct Actor {
     dropped: usize,
     ready: Vec<bool>,
     ready_in: watch::Sender<Readiness>,
-    events: broadcast::Sender<Event>,
+    /// None when the pool is down.
+    events: Option<broadcast::Sender<Event>>,
     mailbox: Arc<Mailbox>,
     pending: Arc<AtomicUsize>,
 }
@@ -390,8 +391,8 @@ impl Actor {
                     self.pending.fetch_sub(1, Ordering::Relaxed);
                 }
                 Action::Emit(event) => {
-                    if self.events.receiver_count() > 0 {
-                        let _ = self.events.send(event);
+                    if let Some(events) = self.events.as_ref().filter(|events| events.receiver_count() > 0) {
+                        let _ = events.send(event);
                     }
                 }
                 Action::Restarted(at, result) => {
@@ -400,6 +401,7 @@ impl Actor {
                     }
                 }
                 Action::Down => {
+                    self.events = None;
                     for reply in self.shutdowns.drain(..) {
                         let _ = reply.send(self.dropped);
                     }
