@@ -9,6 +9,7 @@
 //! - [`instance`]: one warm place with supervision of its own
 //! - [`pool`]: N instances, a router, and what becomes of those that fail
 //! - [`cluster`]: the handle that callers hold
+//! - [`workspace`]: where jobs work: git worktrees, and what comes back from them
 //!
 //! [`error`], [`job`] and [`event`] are the words that all floors share.
 
@@ -23,6 +24,7 @@ pub mod job;
 pub mod pool;
 pub mod process;
 pub mod tool;
+pub mod workspace;
 
 pub use cluster::{
     Cluster, ClusterOptions, LaunchError, Response, SubmitError, Ticket, TurnError, Wait, launch_cluster,

@@ -1,0 +1,121 @@
+//! Brings a job's change to the caller's tree, whole or not at all, whatever has happened there meanwhile.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use rustix::fs::FlockOperation;
+
+use super::WorkspaceError;
+use super::change::{Change, patch};
+use super::git::{self, Git};
+use super::repository::{Repository, Scratch, Snapshot, commit_tree};
+
+/// How often a change is merged anew because files changed between the look at them and the write.
+const TRIES: u32 = 5;
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// The caller's files have it now, or had it already.
+    Whole,
+    /// It and the caller's files say different things of these; nothing was written.
+    Conflict(Vec<PathBuf>),
+}
+
+impl Repository {
+    /// Applies a change to the caller's files: three-way, against what they are now. One at a time for each repository,
+    /// also over several programs. Applied again, it changes nothing, so that one that was interrupted can be repeated.
+    ///
+    /// # Errors
+    /// git failed; nothing was written then.
+    pub fn apply(&self, change: &Change) -> Result<Applied, WorkspaceError> {
+        let _alone = self.alone()?;
+        let theirs = self.commit_of(change)?;
+        let mut refused = None;
+        for _ in 0..TRIES {
+            let now = self.state()?;
+            let merged = match self.merged(&now, &change.base, &theirs)? {
+                Merge::Clean(tree) => tree,
+                Merge::Conflict(files) => return Ok(Applied::Conflict(files)),
+            };
+            if merged == now.tree {
+                return Ok(Applied::Whole);
+            }
+            let patch = patch(&self.root, &now.tree, &merged, false)?;
+            // It writes nothing unless all of it fits what is there.
+            match self.git(["apply", "--binary", "-"]).input(&patch).bytes() {
+                Ok(_) => return Ok(Applied::Whole),
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            // What git ignores is in no snapshot: a file of the change may stand where an ignored one is.
+            Some(WorkspaceError::Git { .. }) | None => {
+                Ok(Applied::Conflict(change.edits.iter().map(|edit| edit.path.clone()).collect()))
+            }
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Keeps a change that was not applied as a branch, so that it can be merged by hand.
+    ///
+    /// # Errors
+    /// The branch is there already, its name is none, or git failed.
+    pub fn keep_as_branch(&self, name: &str, change: &Change) -> Result<(), WorkspaceError> {
+        let commit = self.commit_of(change)?;
+        self.git(["branch", "--no-track", name, &commit]).bytes().map(drop)
+    }
+
+    fn merged(&self, now: &Snapshot, base: &str, theirs: &str) -> Result<Merge, WorkspaceError> {
+        let base = format!("--merge-base={base}");
+        let merge = ["merge-tree", "--write-tree", "--name-only", "-z", "--no-messages"];
+        let output = Git::new(&self.root, merge).args([&base, &now.commit, theirs]).output()?;
+        let mut words = output.stdout.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+        let tree = words.next().map(|tree| String::from_utf8_lossy(tree).trim().to_owned()).unwrap_or_default();
+        match output.status.code() {
+            Some(0) => Ok(Merge::Clean(tree)),
+            Some(1) => Ok(Merge::Conflict(words.map(git::path).collect())),
+            _ => Err(WorkspaceError::Git {
+                command: "merge-tree".into(),
+                directory: self.root.clone(),
+                message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            }),
+        }
+    }
+
+    /// The change's commit. Nothing refers to it, so that it may have been collected: then one like it, made of the patch.
+    fn commit_of(&self, change: &Change) -> Result<String, WorkspaceError> {
+        let named = format!("{}^{{commit}}", change.commit);
+        if self.git(["cat-file", "-e", &named]).output()?.status.success() {
+            return Ok(change.commit.clone());
+        }
+        let index = Scratch::beside(&self.git_path("index")?);
+        self.git(["read-tree", &change.base]).index(&index.0).bytes()?;
+        self.git(["apply", "--cached", "--binary", "-"]).index(&index.0).input(&change.patch).bytes()?;
+        let tree = self.git(["write-tree"]).index(&index.0).line()?;
+        if tree != change.tree {
+            return Err(WorkspaceError::Git {
+                command: "apply --cached".into(),
+                directory: self.root.clone(),
+                message: format!("the recorded patch gives the tree {tree} and not {}", change.tree),
+            });
+        }
+        commit_tree(&self.root, &tree, &change.base, "a job's change")
+    }
+
+    /// Holds the repository's lock until it is dropped; waits for who has it.
+    fn alone(&self) -> Result<File, WorkspaceError> {
+        let path = self.common.join("readyroom.lock");
+        let lock = || {
+            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        };
+        lock().map_err(|source| WorkspaceError::Io { path: path.clone(), source })
+    }
+}
+
+enum Merge {
+    Clean(String),
+    Conflict(Vec<PathBuf>),
+}

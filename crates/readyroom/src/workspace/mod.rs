@@ -1,0 +1,91 @@
+//! Where jobs work: git worktrees of the caller's repository, what a job changed in one, and the caller's tree that takes
+//! the changes.
+//!
+//! [`Repository::snapshot`] takes the caller's state as a commit, [`Worktree`] is a directory that starts from it,
+//! [`Worktree::change`] is what a job did there, and [`Repository::apply`] brings that to the caller's tree, whole or not
+//! at all. The caller's index, stash, HEAD and hooks are never touched: all that is written are objects, refs below
+//! `refs/readyroom/`, and, by `apply`, files. Everything here blocks on git. The page is `docs/design/workspaces.md`.
+
+use std::io;
+use std::path::PathBuf;
+
+mod apply;
+mod change;
+mod git;
+mod repository;
+mod worktree;
+
+pub use apply::Applied;
+pub use change::{Change, Edit, EditKind};
+pub use repository::{Repository, Snapshot};
+pub use worktree::Worktree;
+
+/// A repository or a worktree can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkspaceError {
+    /// There is no git.
+    #[error("git was not found on PATH; install git 2.38 or newer")]
+    GitMissing,
+    /// The git that is there lacks what this needs.
+    #[error("git 2.38 or newer is needed, but `{found}` is what is installed")]
+    GitTooOld {
+        /// What it says of itself.
+        found: String,
+    },
+    /// The directory is in no work tree.
+    #[error("{} is not in a git work tree; run `git init` there, or work in the directory itself", directory.display())]
+    NotARepository {
+        /// Which.
+        directory: PathBuf,
+    },
+    /// There is nothing to start from.
+    #[error("the repository {} has no commit yet; commit something first", root.display())]
+    NoCommit {
+        /// Its top directory.
+        root: PathBuf,
+    },
+    /// A merge or the like is under way, whose half-done state would be what jobs start from.
+    #[error("the repository {} is in the middle of a {what}; finish or abort it first", root.display())]
+    InProgress {
+        /// Its top directory.
+        root: PathBuf,
+        /// What is under way.
+        what: &'static str,
+    },
+    /// Taking the untracked files along would copy too much.
+    #[error(
+        "the untracked files in {} are {bytes} bytes, more than the {most} that are taken along; add what is not \
+         source to .gitignore",
+        root.display()
+    )]
+    UntrackedTooLarge {
+        /// The repository's top directory.
+        root: PathBuf,
+        /// How much there is.
+        bytes: u64,
+        /// How much is taken at most.
+        most: u64,
+    },
+    /// A command of git failed.
+    #[error("`git {command}` failed in {}: {message}", directory.display())]
+    Git {
+        /// The command and its arguments.
+        command: String,
+        /// Where it ran.
+        directory: PathBuf,
+        /// What it said.
+        message: String,
+    },
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests;

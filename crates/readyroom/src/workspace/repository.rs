@@ -1,0 +1,184 @@
+//! The caller's repository, and its state as a commit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::WorkspaceError;
+use super::git::{self, Git};
+
+/// The oldest git whose `merge-tree` writes trees.
+const GIT: (u32, u32) = (2, 38);
+
+/// How much untracked data a snapshot takes along.
+const UNTRACKED: u64 = 1 << 30;
+
+/// What half-done work leaves in the git directory.
+const UNDER_WAY: [(&str, &str); 5] = [
+    ("MERGE_HEAD", "merge"),
+    ("rebase-merge", "rebase"),
+    ("rebase-apply", "rebase"),
+    ("CHERRY_PICK_HEAD", "cherry-pick"),
+    ("REVERT_HEAD", "revert"),
+];
+
+/// A git repository with a work tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    pub(super) root: PathBuf,
+    /// Where its objects and refs are, also when it is a linked worktree itself.
+    pub(super) common: PathBuf,
+}
+
+/// The caller's files at a moment, as a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The commit: HEAD itself where nothing differs from it.
+    pub commit: String,
+    /// Its tree.
+    pub tree: String,
+}
+
+impl Repository {
+    /// The repository that `directory` is in.
+    ///
+    /// # Errors
+    /// There is no git or too old a one, the directory is in no work tree, the repository has no commit, or a merge or the
+    /// like is under way.
+    pub fn open(directory: &Path) -> Result<Self, WorkspaceError> {
+        let version = Git::new(directory, ["version"]).line()?;
+        if !new_enough(&version) {
+            return Err(WorkspaceError::GitTooOld { found: version });
+        }
+        let inside = Git::new(directory, ["rev-parse", "--is-inside-work-tree"]).output()?;
+        if !inside.status.success() || inside.stdout.trim_ascii() != b"true" {
+            return Err(WorkspaceError::NotARepository { directory: directory.to_owned() });
+        }
+        let root = Git::new(directory, ["rev-parse", "--show-toplevel"]).path()?;
+        let common = Git::new(&root, ["rev-parse", "--path-format=absolute", "--git-common-dir"]).path()?;
+        let repository = Self { root, common };
+        if !repository.git(["rev-parse", "--quiet", "--verify", "HEAD^{commit}"]).output()?.status.success() {
+            return Err(WorkspaceError::NoCommit { root: repository.root });
+        }
+        for (file, what) in UNDER_WAY {
+            if repository.git_path(file)?.exists() {
+                return Err(WorkspaceError::InProgress { root: repository.root, what });
+            }
+        }
+        Ok(repository)
+    }
+
+    /// Its top directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The caller's state: HEAD with uncommitted and untracked, not ignored, changes, as a commit below no branch.
+    ///
+    /// `keep` names a ref below `refs/readyroom/` that keeps it from being collected; an earlier one of that name is
+    /// replaced.
+    ///
+    /// # Errors
+    /// The untracked files are too large, or git failed.
+    pub fn snapshot(&self, keep: &str) -> Result<Snapshot, WorkspaceError> {
+        self.check_untracked()?;
+        let snapshot = self.state()?;
+        self.git(["update-ref", &format!("refs/readyroom/{keep}"), &snapshot.commit]).bytes()?;
+        Ok(snapshot)
+    }
+
+    /// The caller's state, kept by nothing.
+    pub(super) fn state(&self) -> Result<Snapshot, WorkspaceError> {
+        let tree = tree_of(&self.root)?;
+        let head = self.git(["rev-parse", "HEAD^{commit}", "HEAD^{tree}"]).line()?;
+        let (commit, head_tree) = head.split_once('\n').unwrap_or((&head, ""));
+        if tree == head_tree {
+            return Ok(Snapshot { commit: commit.to_owned(), tree });
+        }
+        Ok(Snapshot { commit: commit_tree(&self.root, &tree, commit, "the caller's state")?, tree })
+    }
+
+    /// Lets go of what [`Repository::snapshot`] kept by this name.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn forget(&self, keep: &str) -> Result<(), WorkspaceError> {
+        self.git(["update-ref", "-d", &format!("refs/readyroom/{keep}")]).bytes().map(drop)
+    }
+
+    fn check_untracked(&self) -> Result<(), WorkspaceError> {
+        let listed = self.git(["ls-files", "-z", "--others", "--exclude-standard"]).bytes()?;
+        let sizes = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        let bytes = sizes
+            .filter_map(|name| fs::symlink_metadata(self.root.join(git::path(name))).ok())
+            .map(|metadata| metadata.len())
+            .sum();
+        if bytes > UNTRACKED {
+            return Err(WorkspaceError::UntrackedTooLarge { root: self.root.clone(), bytes, most: UNTRACKED });
+        }
+        Ok(())
+    }
+
+    pub(super) fn git<'a>(&'a self, args: impl IntoIterator<Item = &'a str>) -> Git<'a> {
+        Git::new(&self.root, args)
+    }
+
+    pub(super) fn git_path(&self, name: &str) -> Result<PathBuf, WorkspaceError> {
+        self.git(["rev-parse", "--path-format=absolute", "--git-path", name]).path()
+    }
+}
+
+/// The tree of all files in the work tree at `root` that are tracked or not ignored, by an index that is thrown away.
+pub(super) fn tree_of(root: &Path) -> Result<String, WorkspaceError> {
+    let own = Git::new(root, ["rev-parse", "--path-format=absolute", "--git-path", "index"]).path()?;
+    let scratch = Scratch::beside(&own);
+    // A copy, for what it knows of files that have not changed. Without one all files are read.
+    if let Err(source) = fs::copy(&own, &scratch.0)
+        && source.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(WorkspaceError::Io { path: own, source });
+    }
+    Git::new(root, ["add", "--all", "--", "."]).index(&scratch.0).bytes()?;
+    Git::new(root, ["write-tree"]).index(&scratch.0).line()
+}
+
+/// A commit of a tree on a parent, on no branch.
+pub(super) fn commit_tree(root: &Path, tree: &str, parent: &str, message: &str) -> Result<String, WorkspaceError> {
+    Git::new(root, ["commit-tree", tree, "-p", parent, "-m", message]).line()
+}
+
+/// An index of our own, removed with its lock when it is done with.
+pub(super) struct Scratch(pub(super) PathBuf);
+
+impl Scratch {
+    pub(super) fn beside(index: &Path) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("readyroom-index-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self(index.with_file_name(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(self.0.with_added_extension("lock"));
+    }
+}
+
+fn new_enough(version: &str) -> bool {
+    let numbers = version.split_whitespace().nth(2).unwrap_or_default();
+    let mut numbers = numbers.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= GIT
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(super::new_enough("git version 2.38.0"));
+        assert!(super::new_enough("git version 2.47.3 (Apple Git-155)"));
+        assert!(super::new_enough("git version 3.0"));
+        assert!(!super::new_enough("git version 2.9.5"));
+        assert!(!super::new_enough("git"));
+    }
+}

@@ -1,0 +1,111 @@
+//! A worktree of an instance: made from a base, brought back to it before each job, and removed when nothing in it could
+//! be lost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::change::Change;
+use super::git::{self, Git};
+use super::repository::{Repository, commit_tree, tree_of};
+use super::{Snapshot, WorkspaceError};
+
+/// A linked worktree with a detached HEAD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worktree {
+    root: PathBuf,
+    repository: Repository,
+    base: Snapshot,
+}
+
+impl Worktree {
+    /// Makes one at `root`, which must not be there yet; its parents are made.
+    ///
+    /// # Errors
+    /// The place is taken or can't be written to, or git failed.
+    pub fn create(repository: &Repository, root: &Path, base: &Snapshot) -> Result<Self, WorkspaceError> {
+        if let Some(parent) = root.parent() {
+            fs::create_dir_all(parent).map_err(|source| WorkspaceError::Io { path: parent.to_owned(), source })?;
+        }
+        // Locked, so that a `git worktree prune` of the caller's does not take it for one that is forgotten.
+        Git::new(&repository.root, ["worktree", "add", "--quiet", "--detach", "--lock", "--reason", "readyroom"])
+            .args([root.as_os_str(), base.commit.as_ref()])
+            .bytes()?;
+        Ok(Self { root: root.to_owned(), repository: repository.clone(), base: base.clone() })
+    }
+
+    /// Its top directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a path of the caller's is in it; `None` for one outside of the repository. The path's directory must be there.
+    pub fn map(&self, path: &Path) -> Option<PathBuf> {
+        let name = path.file_name();
+        let whole = match (fs::canonicalize(path), path.parent()) {
+            (Ok(whole), _) if !path.is_symlink() => whole,
+            // A link is the link itself, and what is not there yet has no other name.
+            (_, Some(parent)) => {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                fs::canonicalize(parent).ok()?.join(name?)
+            }
+            (_, None) => return None,
+        };
+        let within = whole.strip_prefix(fs::canonicalize(&self.repository.root).ok()?).ok()?;
+        Some(self.root.join(within))
+    }
+
+    /// Brings it back to its base: whatever a job left, ignored files included, is gone, but for `keep`, paths from its top.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn reset(&self, keep: &[&Path]) -> Result<(), WorkspaceError> {
+        // Detached first, since a branch that a job has checked out must not be moved; by force also out of a merge.
+        Git::new(&self.root, ["checkout", "--quiet", "--force", "--detach", &self.base.commit]).bytes()?;
+        let mut clean = Git::new(&self.root, ["clean", "--quiet", "-ffdx"]);
+        for path in keep {
+            let mut pattern = std::ffi::OsString::from("/");
+            pattern.push(path);
+            clean = clean.args(["-e".as_ref(), pattern.as_os_str()]);
+        }
+        clean.bytes().map(drop)
+    }
+
+    /// What differs from its base, committed or not; `None` when nothing does. Ignored files are no part of it.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn change(&self) -> Result<Option<Change>, WorkspaceError> {
+        let tree = tree_of(&self.root)?;
+        if tree == self.base.tree {
+            return Ok(None);
+        }
+        let commit = commit_tree(&self.root, &tree, &self.base.commit, "a job's change")?;
+        Change::between(&self.root, &self.base.commit, &commit, &tree).map(Some)
+    }
+
+    /// Removes it, if all that it holds is in its base or in a tree that was recorded. `false`: it holds something else, and
+    /// stays.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn remove(self, recorded: &[&str]) -> Result<bool, WorkspaceError> {
+        let tree = tree_of(&self.root)?;
+        if tree != self.base.tree && !recorded.contains(&tree.as_str()) {
+            return Ok(false);
+        }
+        // Twice, since it is locked.
+        Git::new(&self.repository.root, ["worktree", "remove", "--force", "--force"]).args([&self.root]).bytes()?;
+        Ok(true)
+    }
+
+    /// The worktrees below `place` that earlier runs left, each with what its HEAD was made from taken as its base.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn left_below(repository: &Repository, place: &Path, base: &Snapshot) -> Result<Vec<Self>, WorkspaceError> {
+        let listed = repository.git(["worktree", "list", "--porcelain", "-z"]).bytes()?;
+        let roots = listed.split(|byte| *byte == 0).filter_map(|line| line.strip_prefix(b"worktree ")).map(git::path);
+        let left = roots.filter(|root| root.starts_with(place) && root.is_dir());
+        Ok(left.map(|root| Self { root, repository: repository.clone(), base: base.clone() }).collect())
+    }
+}
