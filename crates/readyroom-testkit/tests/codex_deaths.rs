@@ -2,7 +2,7 @@
 
 mod codex_support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codex_support::{Place, shell};
 use readyroom::{Cluster, FailureKind, LaunchError, Permissions};
@@ -55,24 +55,46 @@ async fn a_codex_that_can_not_start_says_why() {
     assert_nothing_left(&place.sandbox);
 }
 
-/// kill -9 of the owner in mid-turn, with a command of the model in Codex's sandbox, and one without a sandbox that has
-/// left its group and session: nothing is alive 2 s later.
+/// Both of these at both levels: a command of the model in Codex's sandbox, and one without a sandbox that has left its
+/// group and session.
+const COMMANDS: [(Permissions, &str); 2] = [
+    (Permissions::Edit, "sleep 4323"),
+    (Permissions::Full, "setsid sh -c 'trap \"\" TERM HUP INT; sleep 4323; sleep 4323' & sleep 4323"),
+];
+
+fn in_mid_command(permissions: Permissions, command: &str) -> (Place, Owner) {
+    let place = Place::new();
+    place.model.on("onyx", Script::new([shell(command), Step::say("never said")]));
+    let owner = Owner::start(&place.sandbox, permissions, "Work on onyx");
+    place.model.wait_request("onyx");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !place.runs("sleep 4323") {
+        assert!(Instant::now() < deadline, "the command never ran");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (place, owner)
+}
+
+/// kill -9 of the owner in mid-turn: nothing is alive 2 s later.
 #[test]
 fn nothing_outlives_a_killed_owner() {
-    for (permissions, command) in [
-        (Permissions::Edit, "sleep 4323"),
-        (Permissions::Full, "setsid sh -c 'trap \"\" TERM HUP INT; sleep 4323; sleep 4323' & sleep 4323"),
-    ] {
-        let place = Place::new();
-        place.model.on("onyx", Script::new([shell(command), Step::say("never said")]));
-        let mut owner = Owner::start(&place.sandbox, permissions, "Work on onyx");
-        place.model.wait_request("onyx");
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while !place.runs("sleep 4323") {
-            assert!(std::time::Instant::now() < deadline, "the command never ran");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    for (permissions, command) in COMMANDS {
+        let (place, mut owner) = in_mid_command(permissions, command);
         owner.kill();
         assert_nothing_left(&place.sandbox);
+    }
+}
+
+/// kill -9 of the guardian alone: the owner sees it, ends all, and its turn has crashed.
+#[test]
+fn without_its_guardian_the_owner_ends_all() {
+    for (permissions, command) in COMMANDS {
+        let (place, mut owner) = in_mid_command(permissions, command);
+        kill(owner.guardian(&place.sandbox).expect("a guardian").pid);
+        let killed = Instant::now();
+        let outcome = owner.outcome();
+        assert!(outcome.contains("crashed"), "{outcome}");
+        assert_nothing_left(&place.sandbox);
+        assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
     }
 }

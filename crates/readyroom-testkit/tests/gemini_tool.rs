@@ -57,6 +57,16 @@ async fn nothing_outlives_a_killed_owner() {
     deaths::nothing_outlives_a_killed_owner("gemini").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_guardian_the_owner_ends_all() {
+    deaths::without_its_guardian_the_owner_ends_all("gemini").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_good_turn_leaves_running_is_ended() {
+    deaths::what_a_good_turn_leaves_running_is_ended("gemini", &["hup", "session"]).await;
+}
+
 #[test]
 fn add_ask_and_read() {
     guide::add_ask_and_read("gemini");

@@ -56,6 +56,16 @@ async fn nothing_outlives_a_killed_owner() {
     deaths::nothing_outlives_a_killed_owner("opencode").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_guardian_the_owner_ends_all() {
+    deaths::without_its_guardian_the_owner_ends_all("opencode").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_good_turn_leaves_running_is_ended() {
+    deaths::what_a_good_turn_leaves_running_is_ended("opencode", &["bg", "hup", "session"]).await;
+}
+
 #[test]
 fn add_ask_and_read() {
     guide::add_ask_and_read("opencode");

@@ -1,7 +1,9 @@
 //! What happens when a process dies: the tool's own, and that of its owner.
 
-use readyroom::{Context, FailureKind, Permissions};
-use readyroom_testkit::{Owner, Step, assert_nothing_left};
+use std::time::{Duration, Instant};
+
+use readyroom::{Context, Event, FailureKind, Permissions};
+use readyroom_testkit::{Owner, Step, assert_nothing_left, processes_of};
 
 use super::{Bed, eventually, runs, varied};
 
@@ -50,5 +52,62 @@ pub async fn nothing_outlives_a_killed_owner(tool: &'static str) {
     let mut owner = Owner::start(&bed.sandbox, Permissions::Full, "OWNER-DIES-X");
     eventually("the shell command", || runs(&format!("sleep {length}"))).await;
     owner.kill();
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// kill -9 of the guardian alone: the owner sees it, ends all, and its turn has crashed.
+pub async fn without_its_guardian_the_owner_ends_all(tool: &'static str) {
+    let bed = Bed::new(tool);
+    let length = format!("933.{:05}", std::process::id() % 100_000);
+    let command = format!("setsid sh -c 'trap \"\" TERM HUP INT; sleep {length}; true' & sleep {length}; true");
+    bed.model.on("GUARDIAN-DIES-X", bed.shell(&command));
+    let mut owner = Owner::start(&bed.sandbox, Permissions::Full, "GUARDIAN-DIES-X");
+    eventually("the shell command", || runs(&format!("sleep {length}"))).await;
+    let before: Vec<_> = processes_of(&bed.sandbox).iter().map(|process| process.pid).collect();
+    kill(owner.guardian(&bed.sandbox).expect("a guardian").pid);
+    let killed = Instant::now();
+    // The owner lives on, and starts the tool anew.
+    let alive = |pid: &u32| *pid != owner.pid() && processes_of(&bed.sandbox).iter().any(|process| process.pid == *pid);
+    eventually("the end of all that ran", || !before.iter().any(alive)).await;
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    let outcome = tokio::task::block_in_place(|| owner.outcome());
+    assert!(outcome.contains("crashed"), "{outcome}");
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// What a turn that went well left running is ended before the next turn may begin there, and told, where the tool has
+/// `left` it: one in the background, one that hangs on, one in a session of its own.
+pub async fn what_a_good_turn_leaves_running_is_ended(tool: &'static str, left: &[&str]) {
+    let bed = Bed::new(tool);
+    let mut seen = Vec::new();
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Full).await;
+    let mut events = cluster.events();
+    let length = |kind: &str| format!("{}.{:05}", 934 + kind.len(), std::process::id() % 100_000);
+    for (kind, before) in [("bg", ""), ("hup", "nohup "), ("session", "setsid ")] {
+        let word = format!("LEAVES-{kind}-X");
+        let sleep = format!("sleep {}", length(kind));
+        let command = format!("{before}{sleep} > /dev/null 2>&1 < /dev/null &");
+        // It runs when the turn goes on, so that what is gone later was ended.
+        let shell = bed.shell(&format!("{command} until pgrep -f '[s]{}'; do :; done", &sleep[1..]));
+        bed.model.on(&word, readyroom_testkit::Script::new([shell, Step::say("done")]));
+        let response = cluster.submit(word.as_str()).expect("it is taken").await;
+        assert_eq!(response.text().unwrap_or_else(|outcome| panic!("{outcome}")), "done");
+        let next = format!("AFTER-{kind}-X");
+        bed.model.on(&next, "next");
+        let response = cluster.submit(next.as_str()).expect("it is taken").await;
+        assert_eq!(response.text().unwrap_or_else(|outcome| panic!("{outcome}")), "next");
+        assert!(!runs(&sleep), "`{command}` left it running");
+        let mut told = Vec::new();
+        loop {
+            match events.recv().await.expect("the cluster is there") {
+                Event::StraysEnded { commands, .. } => told.extend(commands),
+                Event::TurnEnded { turn, .. } if turn == response.turn => break,
+                _ => {}
+            }
+        }
+        seen.extend(told.iter().any(|command| command.contains(&sleep)).then_some(kind));
+    }
+    assert_eq!(seen, left, "those that the tool itself leaves running");
+    cluster.shutdown().await;
     assert_nothing_left(&bed.sandbox);
 }
