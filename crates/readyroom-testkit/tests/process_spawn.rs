@@ -88,7 +88,8 @@ async fn a_megabyte_goes_both_ways_at_once() {
 
 #[tokio::test]
 async fn a_terminal_moves_bytes_as_they_are() {
-    let mut command = shell("tty -s && stty size && ps -o tpgid= -p $$ && echo $$ && head -c 10000 | wc -c; cat");
+    let mut command =
+        shell("tty -s && stty size && echo $(ps -o tpgid= -p $$) && echo $$ && head -c 10000 | wc -c; cat");
     command.io = Io::Pty;
     let mut process = process::spawn(&command).await.unwrap();
     assert!(process.stderr.is_none());
@@ -106,7 +107,7 @@ async fn a_terminal_moves_bytes_as_they_are() {
     }
     let pid = process.handle.pid();
     // It is the controlling terminal: its foreground group is the leader's. Nothing is echoed, no newline translated.
-    assert_eq!(String::from_utf8(output).unwrap(), format!("50 200\n{pid:>5}\n{pid}\n10000\ndone\n"));
+    assert_eq!(String::from_utf8(output).unwrap(), format!("50 200\n{pid}\n{pid}\n10000\ndone\n"));
     process.handle.kill_tree();
     assert_eq!(process.stdout.read(&mut chunk).await.unwrap(), 0);
     assert_eq!(process.handle.wait().await, Exit::Signal(9));

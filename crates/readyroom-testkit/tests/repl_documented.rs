@@ -65,7 +65,8 @@ async fn python_is_cancelled_and_stays() {
     let python = Bench::new("python3").await;
     let pid = python.pid().await;
     python.answer("x = 1").await;
-    let sleep = "import subprocess\nprint('begun', flush=True)\nsubprocess.run(['sleep', '4321'])";
+    // In one write, which `print` is not: the interrupt could come between the text and its newline.
+    let sleep = "import subprocess, sys\nsys.stdout.write('begun\\n')\nsubprocess.run(['sleep', '4321'])";
     let mut events = python.cluster.events();
     let ticket = python.cluster.submit(sleep).unwrap();
     loop {
