@@ -4,7 +4,7 @@ mod acp_support;
 
 use std::time::Duration;
 
-use acp_support::levels::{Effects, attempts, prevents};
+use acp_support::levels::{Effects, attempts, attempts_of_a_user_with, prevents};
 use acp_support::turns::{self, Expected};
 use acp_support::{Bed, cancel, deaths, eventually, guide, jobs, kind, pids, run, runs, varied};
 use readyroom::{ClusterOptions, Context, FailureKind, Job, Outcome, Permissions};
@@ -97,6 +97,17 @@ async fn edit_prevents_writes_outside_and_shell() {
             "network fetches"
         ]
     );
+}
+
+/// Settings and rules of the user's that allow everything change nothing below `full`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_users_own_rules_do_not_outrank_a_level() {
+    let tools = ["run_shell_command", "write_file", "replace", "web_fetch"];
+    let settings = (".gemini/settings.json", serde_json::json!({ "tools": { "allowed": tools } }));
+    let none = Effects { inside: false, outside: false, hook: false, shell: false, shell_outside: false };
+    assert_eq!(attempts_of_a_user_with("gemini", Permissions::Read, std::slice::from_ref(&settings)).await, none);
+    let inside = Effects { inside: true, ..none };
+    assert_eq!(attempts_of_a_user_with("gemini", Permissions::Edit, &[settings]).await, inside);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ mod acp_support;
 
 use std::time::Duration;
 
-use acp_support::levels::{Effects, attempts, prevents};
+use acp_support::levels::{Effects, attempts, attempts_of_a_user_with, prevents};
 use acp_support::turns::{self, Expected};
 use acp_support::{Bed, cancel, deaths, guide, jobs, kind, pids, run};
 use readyroom::driver::Activity;
@@ -98,6 +98,22 @@ async fn edit_prevents_writes_outside_and_shell() {
     );
 }
 
+/// Rules of the user's that allow everything, for all agents, for the usual one and for one that is the user's default,
+/// change nothing below `full`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_users_own_rules_do_not_outrank_a_level() {
+    let all = serde_json::json!({ "bash": "allow", "edit": "allow", "webfetch": "allow", "b*": "allow", "*": "allow" });
+    let mine = serde_json::json!({ "mode": "primary", "permission": all });
+    let settings = serde_json::json!({
+        "permission": all, "default_agent": "mine", "agent": { "build": { "permission": all }, "mine": mine },
+    });
+    let settings = (".config/opencode/opencode.json", settings);
+    let none = Effects { inside: false, outside: false, hook: false, shell: false, shell_outside: false };
+    assert_eq!(attempts_of_a_user_with("opencode", Permissions::Read, std::slice::from_ref(&settings)).await, none);
+    let inside = Effects { inside: true, ..none };
+    assert_eq!(attempts_of_a_user_with("opencode", Permissions::Edit, &[settings]).await, inside);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn full_prevents_nothing() {
     let all = Effects { inside: true, outside: true, hook: true, shell: true, shell_outside: true };
@@ -186,8 +202,8 @@ async fn rule_09_endless_retries_end_at_our_deadline() {
     assert_nothing_left(&bed.sandbox);
 }
 
-/// It asks for nothing by itself, and a user's own agent may allow anything whatever we set: a command that was not
-/// asked for ends the turn, and is no success.
+/// It asks for nothing by itself. Where something of the user's allows it all the same (a plugin; here the level is taken
+/// away) a command that was not asked for ends the turn, and is no success.
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_16_what_a_users_own_settings_allow_is_found_out() {
     let bed = Bed::new("opencode");
@@ -199,7 +215,11 @@ async fn rule_16_what_a_users_own_settings_allow_is_found_out() {
         .on("RULE-UNASKED-X", [bed.shell("echo x > by-shell.txt"), bed.shell("echo x > again.txt"), Step::say("ok")]);
     let inside = bed.sandbox.dir().join("inside.txt");
     bed.model.on("RULE-WRITE-X", [bed.write(&inside, "x\n"), Step::say("written")]);
-    let cluster = bed.cluster(1, Context::Fresh, Permissions::Edit).await;
+    let mut options = bed.options();
+    options.contract.permissions = Permissions::Edit;
+    options.contract.env.insert("OPENCODE_CONFIG_CONTENT".into(), "{}".into());
+    let (definition, program) = bed.sandbox.definition();
+    let cluster = readyroom::Cluster::launch(definition, &program, options).await.unwrap();
     let response = run(&cluster, "RULE-UNASKED-X").await;
     assert_eq!(kind(&response), FailureKind::PermissionDenied);
     assert!(response.error().unwrap().message.contains("by-shell.txt"), "{}", response.outcome);

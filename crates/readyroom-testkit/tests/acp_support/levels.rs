@@ -18,7 +18,30 @@ pub struct Effects {
 
 /// Has a model try everything under `level`.
 pub async fn attempts(tool: &'static str, level: Permissions) -> Effects {
+    attempts_in(&Bed::new(tool), level).await
+}
+
+/// The same, where the user has written these files, from HOME.
+pub async fn attempts_of_a_user_with(
+    tool: &'static str,
+    level: Permissions,
+    files: &[(&str, serde_json::Value)],
+) -> Effects {
     let bed = Bed::new(tool);
+    for (file, more) in files {
+        let file = bed.sandbox.home().join(file);
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|_| "{}".into());
+        let mut settings: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        for (key, value) in more.as_object().expect("a table") {
+            settings[key] = value.clone();
+        }
+        std::fs::create_dir_all(file.parent().expect("a place")).expect("it can be made");
+        std::fs::write(&file, settings.to_string()).expect("it can be written");
+    }
+    attempts_in(&bed, level).await
+}
+
+async fn attempts_in(bed: &Bed, level: Permissions) -> Effects {
     let (inside, outside) = (bed.sandbox.dir().join("in.txt"), bed.sandbox.outside().join("out.txt"));
     let (shell, shell_outside) = (bed.sandbox.dir().join("sh.txt"), bed.sandbox.outside().join("sh.txt"));
     let hook = bed.sandbox.dir().join(".git/hooks/post-checkout");

@@ -69,6 +69,7 @@ impl Contract {
             )));
         }
         let mut args: Vec<OsString> = definition.argv.iter().skip(1).map(OsString::from).collect();
+        let of_level = args.len()..args.len() + level.args.len();
         args.extend(level.args.iter().map(OsString::from));
         let mut env = base_environment(definition.env_policy);
         env.extend(definition.env.iter().map(|(name, value)| (name.into(), value.into())));
@@ -112,6 +113,11 @@ impl Contract {
             }
         }
         args.extend(options.args.iter().cloned());
+        if let Some(home) = env.get(OsStr::new("HOME")).and_then(|home| home.to_str()) {
+            for (arg, text) in args[of_level].iter_mut().zip(&level.args) {
+                *arg = text.replace("{home}", home).into();
+            }
+        }
         let writable = level.writable.as_ref().map(|places| writable(places, &cwd, &env));
         Ok(Self {
             definition,

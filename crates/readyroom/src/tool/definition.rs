@@ -191,7 +191,7 @@ pub enum EnvPolicy {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PermissionLevel {
-    /// Arguments that are added.
+    /// Arguments that are added; `{home}` is HOME as the tool sees it.
     pub args: Vec<String>,
     /// Environment variables that are set.
     pub env: BTreeMap<String, String>,
