@@ -9,6 +9,7 @@
 //! - [`instance`]: one warm place with supervision of its own
 //! - [`pool`]: N instances, a router, and what becomes of those that fail
 //! - [`cluster`]: the handle that callers hold
+//! - [`journal`]: the record of batches, the truth for a resume
 //! - [`workspace`]: where jobs work: git worktrees, and what comes back from them
 //!
 //! [`error`], [`job`] and [`event`] are the words that all floors share.
@@ -21,6 +22,8 @@ pub mod event;
 pub mod example;
 pub mod instance;
 pub mod job;
+pub mod journal;
+
 pub mod pool;
 pub mod process;
 pub mod tool;

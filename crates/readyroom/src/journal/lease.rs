@@ -1,0 +1,49 @@
+//! One owner of a batch at a time. The operating system holds the lock, so that it ends with its holder, however that
+//! ends, and neither a clock nor a process id that is used again can keep or break it.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::JournalError;
+
+/// A batch that is ours until this is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    _file: File,
+}
+
+impl Lease {
+    /// Takes the batch of the journal at `journal`.
+    ///
+    /// # Errors
+    /// [`JournalError::Held`] with who has it; the lock can't be made.
+    pub fn take(journal: &Path, batch: &str) -> Result<Self, JournalError> {
+        let path = journal.with_added_extension("locks").join(batch);
+        let failed = |source| JournalError::File { path: path.clone(), source };
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(failed)?;
+        }
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
+                return Err(JournalError::Held { batch: batch.to_owned(), holder: holder.to_owned() });
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+        let holder = format!("process {} since {}", std::process::id(), jiff::Timestamp::now().strftime("%F %T UTC"));
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(holder.as_bytes()))
+            .map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}

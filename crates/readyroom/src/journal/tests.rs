@@ -1,0 +1,121 @@
+//! The journal on real files.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::mpsc;
+
+use serde_json::json;
+
+use super::*;
+
+fn batch(directory: &Path, jobs: usize) -> NewBatch {
+    let job = |place: usize| NewJob { id: format!("job {place}"), spec: json!({ "prompt": place }) };
+    NewBatch {
+        directory: directory.to_owned(),
+        title: "a batch".into(),
+        spec: json!({ "tool": "echo" }),
+        jobs: (0..jobs).map(job).collect(),
+    }
+}
+
+#[test]
+fn a_batch_comes_back_as_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a/b/journal.sqlite");
+    let mut store = Store::open(&path).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+    let id = store.create(&batch(dir.path(), 3)).unwrap();
+    let other = store.create(&batch(Path::new("/elsewhere"), 1)).unwrap();
+    assert_ne!(id, other, "also within one second");
+    let ended = Entry::Ended { batch: id.clone(), place: 1, state: JobState::Failed, outcome: json!({ "why": "x" }) };
+    store
+        .enter(&[Entry::Begun { batch: id.clone(), place: 1 }, ended, Entry::Begun { batch: id.clone(), place: 2 }])
+        .unwrap();
+    drop(store);
+
+    let store = Store::open(&path).unwrap();
+    let found = store.last_in(dir.path()).unwrap();
+    assert_eq!((&found.id, found.states.total(), &found.spec), (&id, 3, &json!({ "tool": "echo" })));
+    let count = |state| found.states.of(state);
+    assert_eq!((count(JobState::Queued), count(JobState::Failed), count(JobState::Running)), (1, 1, 1));
+    let jobs = store.jobs(&id).unwrap();
+    assert_eq!(
+        (jobs[1].state, jobs[1].attempts, &jobs[1].outcome),
+        (JobState::Failed, 1, &Some(json!({ "why": "x" })))
+    );
+    assert_eq!((jobs[2].place, &jobs[2].id, &jobs[2].spec), (2, &"job 2".to_owned(), &json!({ "prompt": 2 })));
+    assert_eq!(store.batches().unwrap().len(), 2);
+    let missing = store.batch("nothing").unwrap_err().to_string();
+    assert!(missing.starts_with("no batch nothing in "), "{missing}");
+    assert!(store.last_in(Path::new("/nowhere")).is_err());
+}
+
+#[test]
+fn what_was_taken_back_is_queued_again_and_a_removed_batch_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&dir.path().join("j")).unwrap();
+    let id = store.create(&batch(dir.path(), 1)).unwrap();
+    store
+        .enter(&[Entry::Begun { batch: id.clone(), place: 0 }, Entry::Requeued { batch: id.clone(), place: 0 }])
+        .unwrap();
+    let jobs = store.jobs(&id).unwrap();
+    assert_eq!((jobs[0].state, jobs[0].attempts), (JobState::Queued, 0));
+    store.remove(&id).unwrap();
+    assert!(store.batch(&id).is_err() && store.jobs(&id).unwrap().is_empty());
+}
+
+#[test]
+fn what_is_no_journal_of_ours_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    std::fs::write(&path, "something else, and long enough not to be taken for an empty file").unwrap();
+    let error = Store::open(&path).unwrap_err().to_string();
+    assert!(error.contains("can't be used: file is not a database"), "{error}");
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("something else"), "and left alone");
+
+    let path = dir.path().join("newer");
+    drop(Store::open(&path).unwrap());
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, JournalError::Newer { found: 99, .. }), "{error}");
+    assert!(matches!(Store::open(dir.path()), Err(JournalError::File { .. })));
+}
+
+#[test]
+fn a_batch_has_one_owner_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let lease = Lease::take(&path, "b").unwrap();
+    let error = Lease::take(&path, "b").unwrap_err().to_string();
+    assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+    assert!(Lease::take(&path, "other").is_ok());
+    drop(lease);
+    assert!(Lease::take(&path, "b").is_ok());
+}
+
+#[test]
+fn the_writer_tells_when_it_is_durable_or_can_not_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let mut store = Store::open(&path).unwrap();
+    let id = store.create(&batch(dir.path(), 100)).unwrap();
+    let writer = Writer::start(store, Lease::take(&path, &id).unwrap()).unwrap();
+    let (sender, told) = mpsc::channel();
+    for place in 0..100 {
+        let (sender, path, id) = (sender.clone(), path.clone(), id.clone());
+        writer.enter(Entry::Begun { batch: id.clone(), place }, move |result| {
+            // Another connection sees it.
+            let seen = Store::open(&path).unwrap().jobs(&id).unwrap()[place].state;
+            sender.send((result.is_ok(), seen)).unwrap();
+        });
+    }
+    for _ in 0..100 {
+        assert_eq!(told.recv().unwrap(), (true, JobState::Running));
+    }
+    rusqlite::Connection::open(&path).unwrap().execute_batch("ALTER TABLE jobs RENAME TO gone").unwrap();
+    writer.enter(Entry::Lost { batch: id, place: 0 }, move |result| {
+        sender.send((result.is_ok(), JobState::Lost)).unwrap()
+    });
+    assert_eq!(told.recv().unwrap(), (false, JobState::Lost));
+}
