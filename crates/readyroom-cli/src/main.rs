@@ -1,6 +1,7 @@
 //! The command `readyroom`: parses the command line, runs one command, and turns its end into an exit status.
 
 mod args;
+mod batch;
 mod commands;
 mod exit;
 mod output;
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
     };
     let result = match &cli.command {
         Command::Run(args) => commands::run::run(args),
+        Command::Resume(args) => commands::run::resume(args),
+        Command::Batch(args) => commands::batch::run(args),
         Command::Completions(args) => commands::completions::run(args),
         Command::Man(args) => commands::man::run(args),
         Command::Tools(args) => return commands::tools::main(args),

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use readyroom::{Context, Routing};
 
-use crate::args::RunArgs;
+use crate::args::{ResumeArgs, RunArgs};
+use crate::batch::Recipe;
 use crate::plan::Plan;
 use crate::report::Reporter;
 use crate::report::Verbosity;
@@ -102,13 +103,26 @@ impl Settings {
             tool_args: args.tool_args.clone(),
             failure_limit: args.max_failures.map(|limit| limit.threshold(plan.jobs.len())),
             keep_order: args.keep_order,
-            verbosity: match (args.quiet, args.verbose) {
-                (true, _) => Verbosity::Quiet,
-                (false, true) => Verbosity::Verbose,
-                (false, false) => Verbosity::Normal,
-            },
+            verbosity: verbosity(args.quiet, args.verbose),
             terminal,
         })
+    }
+
+    /// The settings of a batch that goes on, as `recipe` has them.
+    pub fn resumed(recipe: &Recipe, args: &ResumeArgs, plan: &Plan, terminal: Terminal) -> Self {
+        Self {
+            total: args.instances.unwrap_or(recipe.instances),
+            routing: recipe.routing,
+            context: recipe.context,
+            one_shot: recipe.one_shot,
+            isolated_home: recipe.isolated_home,
+            record: None,
+            tool_args: recipe.tool_args.clone(),
+            failure_limit: args.max_failures.map(|limit| limit.threshold(plan.jobs.len())),
+            keep_order: recipe.keep_order,
+            verbosity: verbosity(args.quiet, args.verbose),
+            terminal,
+        }
     }
 
     /// The reporter for what stderr is.
@@ -124,6 +138,14 @@ impl Settings {
     /// Whether what goes to stdout appears between the bars.
     pub fn shared_terminal(&self) -> bool {
         self.terminal.stdout && self.terminal.bars && self.verbosity > Verbosity::Quiet
+    }
+}
+
+fn verbosity(quiet: bool, verbose: bool) -> Verbosity {
+    match (quiet, verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, true) => Verbosity::Verbose,
+        (false, false) => Verbosity::Normal,
     }
 }
 

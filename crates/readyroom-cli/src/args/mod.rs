@@ -2,9 +2,11 @@
 //!
 //! The same definition feeds `--help`, the man page and the completions.
 
+mod batch;
 mod run;
 pub mod values;
 
+pub use batch::{BatchArgs, BatchCommand, ResumeArgs};
 pub use run::RunArgs;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +34,17 @@ pub enum Command {
     /// One job for each INPUT, or one job where there is none. An INPUT that is an existing file is given to the tool as
     /// a file to work on. Answers go to stdout, everything else to stderr.
     Run(Box<RunArgs>),
+    /// Goes on with a batch that was stopped or killed.
+    ///
+    /// Runs what was never handed to an instance. What may have run when its owner died is run again only where it can
+    /// change nothing (`--permissions read`); else it is told as lost, and run again with --lost.
+    #[command(after_help = "Examples:\n  readyroom resume\n  readyroom resume 20260301-101500 --failed")]
+    Resume(ResumeArgs),
+    /// Shows batches and what became of their jobs, and removes them.
+    #[command(
+        after_help = "Examples:\n  readyroom batch list\n  readyroom batch results --failed\n  readyroom batch prune --older-than 30d"
+    )]
+    Batch(BatchArgs),
     /// Lists the known tools: whether each is there, and what its permission levels really prevent.
     #[command(after_help = "Example:\n  readyroom tools\n  readyroom tools check aider")]
     Tools(crate::commands::tools::ToolsArgs),

@@ -22,7 +22,7 @@ Exit status:
   1    some did not
   2    bad usage, bad input, or no such tool
   3    no instance became ready
-  4    stopped early: --max-failures, or an output that can't be written
+  4    stopped early: --max-failures, or an output or the journal that can't be written
   129, 130, 143   ended by SIGHUP, SIGINT, SIGTERM";
 
 /// Arguments of `run`.
@@ -125,6 +125,14 @@ pub struct RunArgs {
     /// Records every byte in both directions, with times, into a new directory
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
+
+    /// Keeps the batch in this journal, for `readyroom resume` [the user's own, in the state directory]
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
+
+    /// Keeps no journal: what is stopped can't be resumed
+    #[arg(long, conflicts_with = "journal")]
+    pub no_journal: bool,
 
     /// Reads a tool definition from FILE, over all others; repeatable
     #[arg(long = "tools", value_name = "FILE")]

@@ -43,6 +43,21 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Parses an age: as [`duration`], and zero.
+///
+/// # Errors
+/// A sentence that says what is allowed.
+pub fn age(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s" | "0d") {
+        return Ok(Duration::ZERO);
+    }
+    // A duration leaves days to calendars; an age does not.
+    match text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok()).and_then(|days| days.checked_mul(86_400)) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => duration(text),
+    }
+}
+
 /// A time limit, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {

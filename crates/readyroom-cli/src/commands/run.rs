@@ -1,14 +1,16 @@
-//! `readyroom run`: from what was typed to a plan, found tools and open outputs; then either words (`--dry-run`) or the
+//! `readyroom run` and `readyroom resume`: from what was typed to a plan, found tools and open outputs; then either words (`--dry-run`) or the
 //! run itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use readyroom::journal::Wishes;
 use readyroom::tool::{Contract, Layers, Registry};
 
 use super::dry_run;
-use crate::args::RunArgs;
+use crate::args::{ResumeArgs, RunArgs};
+use crate::batch::{self, Journal, Recipe, Resumed};
 use crate::exit::ExitStatus;
 use crate::output::{self, JsonSink, Outputs};
 use crate::plan::{self, Plan};
@@ -25,7 +27,8 @@ use crate::settings::{Settings, Terminal};
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     let plan = plan::plan(args, &mut std::io::stdin().lock())?;
     let settings = Settings::resolve(args, &plan, Terminal::look())?;
-    let registry = registry(args)?;
+    plan.check_names()?;
+    let registry = registry(args.directory.as_deref().unwrap_or(Path::new(".")), &args.tool_files)?;
     let located = locate(&plan, &registry)?;
     let contracts = contracts(&plan, &located, &settings)?;
     if settings.verbosity > Verbosity::Quiet {
@@ -43,16 +46,61 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     if plan.jobs.is_empty() {
         say::stderr("no inputs, nothing to do");
     }
-    let json = args.json.as_deref().map(JsonSink::open).transpose()?;
+    let json = args.json.as_deref().map(|path| JsonSink::open(path, false)).transpose()?;
     output::prepare(&plan)?;
-    let plan = Arc::new(plan);
-    let outputs = Outputs::new(Arc::clone(&plan), json, settings.keep_order, settings.terminal.stdout);
-    run_plan(plan, settings, located, outputs)
+    let journal = match args.no_journal || plan.jobs.is_empty() {
+        true => None,
+        false => {
+            let recipe = Recipe::of(args, &plan, &settings)?;
+            Some(Journal::create(args.journal.as_deref(), &recipe, &plan).context("--no-journal runs without it")?)
+        }
+    };
+    start(plan, settings, located, json, journal)
 }
 
-fn registry(args: &RunArgs) -> anyhow::Result<Registry> {
-    let directory = args.directory.as_deref().unwrap_or(Path::new("."));
-    let layers = args.tool_files.iter().fold(Layers::around(directory), |layers, file| layers.with_file(file));
+/// Goes on with a batch.
+///
+/// # Errors
+/// There is none, somebody else runs it, its tools or definitions are gone.
+pub fn resume(args: &ResumeArgs) -> anyhow::Result<ExitStatus> {
+    let wishes = Wishes { failed: args.failed, lost: args.lost };
+    let Resumed { recipe, plan, journal, lost } =
+        batch::resume(args.journal.as_deref(), args.batch.as_deref(), wishes, args.instances)?;
+    let settings = Settings::resumed(&recipe, args, &plan, Terminal::look());
+    let located = locate(&plan, &registry(&recipe.directory, &recipe.tool_files)?)?;
+    contracts(&plan, &located, &settings)?;
+    for id in &lost {
+        say::stderr(&format!(
+            "{id} may have run when its run ended, and is left; `readyroom resume --lost` runs it again"
+        ));
+    }
+    if plan.jobs.is_empty() {
+        say::stderr(&format!("batch {}: nothing is left to run", journal.batch()));
+        return Ok(if lost.is_empty() { ExitStatus::Success } else { ExitStatus::SomeFailed });
+    }
+    let json = args.json.as_deref().map(|path| JsonSink::open(path, true)).transpose()?;
+    output::prepare(&plan)?;
+    let status = start(plan, settings, located, json, Some(journal))?;
+    Ok(match status {
+        ExitStatus::Success if !lost.is_empty() => ExitStatus::SomeFailed,
+        status => status,
+    })
+}
+
+fn start(
+    plan: Plan,
+    settings: Settings,
+    located: Vec<Located>,
+    json: Option<JsonSink>,
+    journal: Option<Journal>,
+) -> anyhow::Result<ExitStatus> {
+    let plan = Arc::new(plan);
+    let outputs = Outputs::new(Arc::clone(&plan), json, settings.keep_order, settings.terminal.stdout);
+    run_plan(plan, settings, located, outputs, journal)
+}
+
+fn registry(directory: &Path, tool_files: &[PathBuf]) -> anyhow::Result<Registry> {
+    let layers = tool_files.iter().fold(Layers::around(directory), |layers, file| layers.with_file(file));
     Ok(Registry::load(&layers)?)
 }
 

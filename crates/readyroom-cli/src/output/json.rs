@@ -26,18 +26,19 @@ pub struct JsonSink {
 }
 
 impl JsonSink {
-    /// Opens `path`, or stdout for `-`. A file is begun anew.
+    /// Opens `path`, or stdout for `-`. A file is begun anew, or, for a resume, goes on.
     ///
     /// # Errors
     /// The file can't be opened.
-    pub fn open(path: &Path) -> anyhow::Result<Self> {
+    pub fn open(path: &Path, goes_on: bool) -> anyhow::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self { name: "stdout".into(), out: Box::new(io::stdout()), stdout: true });
         }
         let file = OpenOptions::new()
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(!goes_on)
+            .append(goes_on)
             .open(path)
             .with_context(|| format!("--json {} can't be opened; name another file", path.display()))?;
         Ok(Self { name: format!("--json {}", path.display()), out: Box::new(file), stdout: false })
@@ -56,6 +57,14 @@ impl JsonSink {
         line.push(b'\n');
         self.out.write_all(&line).and_then(|()| self.out.flush()).map_err(|error| broken(&self.name, error))
     }
+}
+
+/// What [`JsonSink::write`] would write.
+///
+/// # Errors
+/// It has no form as JSON.
+pub fn record(plan: &Plan, ended: &Ended, file: Option<&Path>) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(Line::new(plan, ended, file))
 }
 
 /// A line: what became of one job.
@@ -169,7 +178,7 @@ impl<'a> Line<'a> {
         };
         Self {
             v: VERSION,
-            job: ended.job + 1,
+            job: planned.number,
             id: planned.id.as_deref(),
             input: planned.input.as_deref(),
             tool: &kind.tool,

@@ -5,7 +5,7 @@ mod answers;
 mod files;
 mod json;
 
-pub use json::JsonSink;
+pub use json::{JsonSink, record};
 
 use std::io;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use readyroom::{Job, Permissions};
 
 use super::placeholder::Template;
-use super::{Plan, Planned, Pool, PoolKind, allot, from, inputs};
+use super::{Plan, Planned, PoolKind, from, inputs};
 use crate::args::RunArgs;
 use crate::args::values::Limit;
 
@@ -55,7 +55,7 @@ struct Planner<'a> {
     output: Option<Template>,
     limit: Limit,
     jobs: Vec<Planned>,
-    pools: Vec<Pool>,
+    kinds: Vec<PoolKind>,
     places: HashMap<PoolKind, usize>,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Planner<'a> {
             output,
             limit: args.timeout,
             jobs: Vec::new(),
-            pools: Vec::new(),
+            kinds: Vec::new(),
             places: HashMap::new(),
             args,
         })
@@ -246,20 +246,15 @@ impl<'a> Planner<'a> {
             None => None,
         };
         let pool = *self.places.entry(kind.clone()).or_insert_with(|| {
-            self.pools.push(Pool { kind, instances: 0, jobs: Vec::new() });
-            self.pools.len() - 1
+            self.kinds.push(kind);
+            self.kinds.len() - 1
         });
-        self.pools[pool].jobs.push(self.jobs.len());
-        self.jobs.push(Planned { id, input, pool, output, job });
+        self.jobs.push(Planned { number: self.jobs.len() + 1, id, input, pool, output, job });
         Ok(())
     }
 
-    fn finish(mut self) -> anyhow::Result<Plan> {
-        let counts: Vec<usize> = self.pools.iter().map(|pool| pool.jobs.len()).collect();
-        for (pool, instances) in self.pools.iter_mut().zip(allot::allot(self.args.instances, &counts)) {
-            pool.instances = instances;
-        }
-        let plan = Plan { jobs: self.jobs, pools: self.pools };
+    fn finish(self) -> anyhow::Result<Plan> {
+        let plan = Plan::assemble(self.jobs, &self.kinds, self.args.instances);
         check_outputs(&plan)?;
         Ok(plan)
     }

@@ -10,9 +10,12 @@ mod records;
 
 pub use jobs::plan;
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
 
+use anyhow::bail;
 use readyroom::{Job, Permissions};
+use serde::{Deserialize, Serialize};
 
 /// All jobs, and the pools that run them.
 #[derive(Debug, PartialEq)]
@@ -24,8 +27,10 @@ pub struct Plan {
 }
 
 /// A job with what the command knows about it.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
+    /// Its number, from 1, in the batch that it belongs to.
+    pub number: usize,
     /// Its name from `--from`.
     pub id: Option<String>,
     /// Its input.
@@ -50,7 +55,7 @@ pub struct Pool {
 }
 
 /// What the jobs of a pool have in common.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PoolKind {
     /// The tool's name.
     pub tool: String,
@@ -62,13 +67,66 @@ pub struct PoolKind {
     pub directory: PathBuf,
 }
 
+impl Planned {
+    /// What names it in its batch: its id, its input without `./` and the like, or its number.
+    pub fn key(&self) -> String {
+        match (&self.id, &self.input) {
+            (Some(id), _) => id.clone(),
+            (None, Some(input)) => {
+                let parts = Path::new(input).components().filter(|part| *part != Component::CurDir);
+                let clean: PathBuf = parts.collect();
+                if clean.as_os_str().is_empty() { input.clone() } else { clean.to_string_lossy().into_owned() }
+            }
+            (None, None) => format!("#{}", self.number),
+        }
+    }
+}
+
 impl Plan {
+    /// Jobs, each with the place of its kind in `kinds`, in pools that share `total` instances.
+    pub fn assemble(mut jobs: Vec<Planned>, kinds: &[PoolKind], total: usize) -> Self {
+        let mut pools: Vec<(usize, Pool)> = Vec::new();
+        for (place, planned) in jobs.iter_mut().enumerate() {
+            let kind = planned.pool;
+            planned.pool = pools.iter().position(|(known, _)| *known == kind).unwrap_or_else(|| {
+                pools.push((kind, Pool { kind: kinds[kind].clone(), instances: 0, jobs: Vec::new() }));
+                pools.len() - 1
+            });
+            pools[planned.pool].1.jobs.push(place);
+        }
+        let mut pools: Vec<Pool> = pools.into_iter().map(|(_, pool)| pool).collect();
+        let counts: Vec<usize> = pools.iter().map(|pool| pool.jobs.len()).collect();
+        for (pool, instances) in pools.iter_mut().zip(allot::allot(total, &counts)) {
+            pool.instances = instances;
+        }
+        Self { jobs, pools }
+    }
+
+    /// Refuses two jobs of one name: a batch could not tell them apart.
+    ///
+    /// # Errors
+    /// Which they are.
+    pub fn check_names(&self) -> anyhow::Result<()> {
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        for planned in &self.jobs {
+            let key = planned.key();
+            if let Some(first) = seen.get(&key) {
+                bail!(
+                    "job {first} and job {} are both named {key:?}; name each once, or give them an `id` with --from",
+                    planned.number
+                );
+            }
+            seen.insert(key, planned.number);
+        }
+        Ok(())
+    }
+
     /// A short name of a job for people: its id, its input, or its number.
     pub fn label(&self, job: usize) -> String {
         let planned = &self.jobs[job];
         match planned.id.as_ref().or(planned.input.as_ref()) {
             Some(name) => name.clone(),
-            None => format!("job {}", job + 1),
+            None => format!("job {}", planned.number),
         }
     }
 

@@ -274,7 +274,8 @@ pub mod tests {
             permissions: Permissions::Edit,
             directory: PathBuf::from("/work"),
         };
-        let jobs = inputs.iter().map(|input| Planned {
+        let jobs = inputs.iter().enumerate().map(|(place, input)| Planned {
+            number: place + 1,
             id: None,
             input: Some((*input).to_owned()),
             pool: 0,

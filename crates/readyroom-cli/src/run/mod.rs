@@ -14,11 +14,13 @@ use std::time::Duration;
 use readyroom::cluster::Response;
 use readyroom::driver::Activity;
 use readyroom::event::TurnId;
+use readyroom::journal::{JobState, JournalError};
 use readyroom::{Event, Failure, FailureKind, Outcome};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
+use crate::batch::Journal;
 use crate::exit::{ExitStatus, Signal};
-use crate::output::Outputs;
+use crate::output::{self, Outputs};
 use crate::plan::Plan;
 use crate::report::printer::{Message, Printer, Reply};
 use crate::report::{Ended, Verbosity};
@@ -35,18 +37,29 @@ enum News {
     Pool(PoolNews),
     Printer(Reply),
     Signal(Signal),
+    /// It could not be written down that a job is going to be sent.
+    NotBegun(Arc<JournalError>),
+    /// A job's end is written down, or can't be.
+    Kept(Box<Ended>, Result<(), Arc<JournalError>>),
 }
 
-/// Runs `plan` to its end. `located` holds the tool of each pool.
+/// Runs `plan` to its end. `located` holds the tool of each pool. Where there is a `journal`, nothing of a
+/// job is sent and no end is told before that is written there.
 ///
 /// # Errors
 /// The system refuses a thread, a runtime or a signal handler.
-pub fn run(plan: Arc<Plan>, settings: Settings, located: Vec<Located>, outputs: Outputs) -> anyhow::Result<ExitStatus> {
+pub fn run(
+    plan: Arc<Plan>,
+    settings: Settings,
+    located: Vec<Located>,
+    outputs: Outputs,
+    journal: Option<Journal>,
+) -> anyhow::Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let status = runtime.block_on(async {
         let (sender, news) = mpsc::unbounded_channel();
         signals::listen(&sender, News::Signal)?;
-        let replies = sender.clone();
+        let (replies, kept) = (sender.clone(), sender.clone());
         let printer = Printer {
             plan: Arc::clone(&plan),
             one_shot: settings.one_shot,
@@ -73,6 +86,8 @@ pub fn run(plan: Arc<Plan>, settings: Settings, located: Vec<Located>, outputs: 
             printer,
             pools,
             state,
+            journal,
+            kept,
             turns: HashMap::new(),
             jobs: HashMap::new(),
             failures: HashMap::new(),
@@ -90,6 +105,9 @@ struct Shell {
     printer: Sender<Message>,
     pools: Pools<News>,
     state: Run,
+    journal: Option<Journal>,
+    /// Where the journal's word comes in.
+    kept: UnboundedSender<News>,
     /// The turn of each job that was handed out and has not ended.
     turns: HashMap<usize, TurnId>,
     /// The same the other way round, by pool and turn.
@@ -119,6 +137,18 @@ impl Shell {
     fn take(&mut self, news: News) -> Flow {
         let input = match news {
             News::Signal(signal) => Some(Input::Signal(signal)),
+            News::NotBegun(error) => {
+                self.journal_broken(&error);
+                Some(Input::OutputBroken)
+            }
+            News::Kept(ended, result) => {
+                // It is told all the same: an answer that only the journal can't hold is not lost to whoever waits.
+                self.say(Message::Ended(ended));
+                result.err().map(|error| {
+                    self.journal_broken(&error);
+                    Input::OutputBroken
+                })
+            }
             News::Printer(Reply::Written(job)) => Some(Input::Written(job)),
             News::Printer(Reply::Broken(broken)) => {
                 let advice = if broken.reader_gone() { "; the rest is not run" } else { "" };
@@ -188,20 +218,7 @@ impl Shell {
                 };
                 self.pools.open(pool, &self.plan.pools[pool], &self.located[pool], &self.settings, record);
             }
-            Action::Submit(job) => {
-                let planned = &self.plan.jobs[job];
-                match self.pools.submit(planned.pool, job, planned.job.clone()) {
-                    Ok(turn) => {
-                        self.turns.insert(job, turn);
-                        self.jobs.insert((planned.pool, turn), job);
-                        self.say(Message::Submitted { job, pool: planned.pool, turn });
-                    }
-                    Err(failure) => {
-                        self.say(Message::Ended(Box::new(Ended::unstarted(job, failure.into()))));
-                        return Some(Input::Ended(job, Verdict::Failed));
-                    }
-                }
-            }
+            Action::Submit(job) => return self.submit(job),
             Action::Fail(job) => {
                 let failure = self.failures.get(&self.plan.jobs[job].pool).cloned();
                 let failure =
@@ -218,6 +235,49 @@ impl Shell {
             Action::Finish => {}
         }
         None
+    }
+
+    /// Hands a job out.
+    fn submit(&mut self, job: usize) -> Option<Input> {
+        let planned = &self.plan.jobs[job];
+        let gate = self.journal.as_ref().map(|journal| {
+            let kept = self.kept.clone();
+            journal.gate(job, move |error| drop(kept.send(News::NotBegun(error))))
+        });
+        match self.pools.submit(planned.pool, job, planned.job.clone(), gate) {
+            Ok(turn) => {
+                self.turns.insert(job, turn);
+                self.jobs.insert((planned.pool, turn), job);
+                self.say(Message::Submitted { job, pool: planned.pool, turn });
+                None
+            }
+            Err(failure) => {
+                self.end(Ended::unstarted(job, failure.into()));
+                Some(Input::Ended(job, Verdict::Failed))
+            }
+        }
+    }
+
+    /// Has the end of a job written down, and then told.
+    fn end(&self, ended: Ended) {
+        let Some(journal) = &self.journal else { return self.say(Message::Ended(Box::new(ended))) };
+        let (kept, job) = (self.kept.clone(), ended.job);
+        let state = match &ended.outcome {
+            Outcome::Succeeded => JobState::Succeeded,
+            Outcome::Cancelled => JobState::Cancelled,
+            _ => JobState::Failed,
+        };
+        let file = self.plan.jobs[job].output.as_deref().filter(|_| state == JobState::Succeeded);
+        let record = output::record(&self.plan, &ended, file).unwrap_or_default();
+        // What no instance ever had is still queued.
+        if state == JobState::Cancelled && ended.instance.is_none() {
+            return self.say(Message::Ended(Box::new(ended)));
+        }
+        journal.end(job, state, record, move |result| drop(kept.send(News::Kept(Box::new(ended), result))));
+    }
+
+    fn journal_broken(&self, error: &JournalError) {
+        self.say(Message::Stopping(format!("stopping: {error}")));
     }
 
     fn event(&mut self, pool: usize, event: Event) -> Option<Input> {
@@ -245,7 +305,7 @@ impl Shell {
         if turns.is_empty() && !response.answer.transcript.is_empty() {
             turns.push(response.answer);
         }
-        self.say(Message::Ended(Box::new(Ended {
+        self.end(Ended {
             job,
             outcome: response.outcome,
             turns,
@@ -255,7 +315,7 @@ impl Shell {
             generation: response.generation,
             proof: response.proof,
             context_lost: response.context_lost,
-        })));
+        });
         Input::Ended(job, verdict)
     }
 
@@ -303,6 +363,11 @@ impl Shell {
         let killed = self.state.is_killed();
         if killed {
             let _ = tokio::time::timeout(LAST_WAIT, self.pools.ended()).await;
+        }
+        if let Some(journal) = &self.journal
+            && !self.state.not_done().is_empty()
+        {
+            self.say(Message::Notice(format!("`readyroom resume {}` goes on with it", journal.batch())));
         }
         let last = Message::Finish { not_done: self.state.not_done(), unreported: self.state.unreported() };
         if self.printer.send(last).is_err() {

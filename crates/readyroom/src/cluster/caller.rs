@@ -152,7 +152,12 @@ impl Cluster {
         self.inner.pool.mailbox.owe(caller, turn, if closes { 1 } else { unread });
         let submission = Submission { turn, commands, prompts, mode, timeout, key, address };
         let (planned, instance) = oneshot::channel();
-        self.inner.pool.input(Input::Submit { submission, sink: Sink::Mailbox(caller), planned: Some(planned) });
+        self.inner.pool.input(Input::Submit {
+            submission,
+            sink: Sink::Mailbox(caller),
+            planned: Some(planned),
+            gate: None,
+        });
         let Ok(instance) = instance.await else {
             if self.inner.pool.mailbox.discard(caller, turn) {
                 self.inner.pool.pending.fetch_sub(1, Ordering::Relaxed);

@@ -26,7 +26,7 @@ use crate::error::{Failure, FailureKind};
 use crate::event::{Event, TurnId};
 use crate::job::{Job, Mode};
 use crate::pool::dispatcher::{Rules, Submission};
-use crate::pool::{Input, PoolHandle, PoolSettings, Sink};
+use crate::pool::{Gate, Input, PoolHandle, PoolSettings, Sink};
 use crate::tool::{Contract, Definition, DriverKind, Registry};
 
 /// How long a turn that is open waits for its prompt.
@@ -236,7 +236,32 @@ impl Cluster {
     pub fn submit(&self, job: impl Into<Job>) -> Result<Ticket, SubmitError> {
         let job = job.into();
         let commands = job.files.into_iter().map(ContextCommand::Add).collect();
-        self.submit_turn(commands, job.prompts, job.mode, job.timeout, job.key, None)
+        self.submit_turn(commands, job.prompts, job.mode, job.timeout, job.key, None, None)
+    }
+
+    /// Submits a job that waits on its instance for a word before anything of it is sent: to write down that it is
+    /// going to run, for instance. `word` is polled when the instance is there; where it says `false` the job does not run,
+    /// and its response says that it was cancelled.
+    ///
+    /// ```
+    /// # readyroom::example::run_async(async |cluster| {
+    /// let refused = cluster.submit_after("print('never')", async { false })?;
+    /// assert_eq!(refused.await.outcome, readyroom::Outcome::Cancelled);
+    /// assert!(cluster.submit_after("print('runs')", async { true })?.await.ok());
+    /// # Ok(()) })?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Cluster::submit`].
+    pub fn submit_after(
+        &self,
+        job: impl Into<Job>,
+        word: impl Future<Output = bool> + Send + 'static,
+    ) -> Result<Ticket, SubmitError> {
+        let job = job.into();
+        let commands = job.files.into_iter().map(ContextCommand::Add).collect();
+        self.submit_turn(commands, job.prompts, job.mode, job.timeout, job.key, None, Some(Gate::new(word)))
     }
 
     /// A turn that is put together step by step; in async code there are no implicit ones.
@@ -252,6 +277,7 @@ impl Cluster {
         TurnBuilder::new(self.clone())
     }
 
+    #[expect(clippy::too_many_arguments, reason = "each is a part of a turn")]
     fn submit_turn(
         &self,
         commands: Vec<ContextCommand>,
@@ -260,6 +286,7 @@ impl Cluster {
         timeout: Option<Duration>,
         key: Option<String>,
         address: Option<usize>,
+        gate: Option<Gate>,
     ) -> Result<Ticket, SubmitError> {
         if prompts.is_empty() {
             return Err(Failure::new(FailureKind::BadInput, "the job has no prompt").into());
@@ -271,7 +298,7 @@ impl Cluster {
         let timeout = timeout.or(self.inner.options.timeout);
         let submission = Submission { turn, commands, prompts, mode, timeout, key, address };
         self.inner.sent.fetch_add(1, Ordering::Relaxed);
-        self.inner.pool.input(Input::Submit { submission, sink: Sink::Ticket(reply), planned: None });
+        self.inner.pool.input(Input::Submit { submission, sink: Sink::Ticket(reply), planned: None, gate });
         Ok(Ticket::new(turn, response, self.inner.pool.downgrade(), Arc::clone(&self.inner.tickets_done)))
     }
 

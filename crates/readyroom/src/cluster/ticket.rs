@@ -137,6 +137,6 @@ impl TurnBuilder {
     }
 
     fn with_mode(self, prompt: impl Into<String>, mode: Mode) -> Result<Ticket, SubmitError> {
-        self.cluster.submit_turn(self.commands, vec![prompt.into()], mode, self.timeout, self.key, self.address)
+        self.cluster.submit_turn(self.commands, vec![prompt.into()], mode, self.timeout, self.key, self.address, None)
     }
 }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// It was never handed to an instance.
+    /// Nothing of it was ever sent to a tool.
     Queued,
-    /// It was handed to an instance, and no end of it is known: its prompt may have run.
+    /// It was going to be sent to a tool, and no end of it is known: its prompt may have run.
     Running,
     /// It succeeded.
     Succeeded,

@@ -94,7 +94,7 @@ pub struct Job {
     pub spec: Value,
     /// How it stands.
     pub state: JobState,
-    /// How often it was handed to an instance.
+    /// How often it was going to be sent to a tool.
     pub attempts: u64,
     /// Its last outcome, in the caller's form.
     pub outcome: Option<Value>,
@@ -216,12 +216,6 @@ impl Store {
                     Entry::Begun { batch, place } => transaction
                         .prepare_cached(
                             "UPDATE jobs SET state = 'running', attempts = attempts + 1 WHERE batch = ?1 AND place = ?2",
-                        )?
-                        .execute(params![batch, *place as i64])?,
-                    Entry::Requeued { batch, place } => transaction
-                        .prepare_cached(
-                            "UPDATE jobs SET state = 'queued', attempts = attempts - 1
-                             WHERE batch = ?1 AND place = ?2 AND state = 'running'",
                         )?
                         .execute(params![batch, *place as i64])?,
                     Entry::Ended { batch, place, state, outcome } => transaction

@@ -52,15 +52,10 @@ fn a_batch_comes_back_as_it_was_written() {
 }
 
 #[test]
-fn what_was_taken_back_is_queued_again_and_a_removed_batch_is_gone() {
+fn a_removed_batch_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(&dir.path().join("j")).unwrap();
     let id = store.create(&batch(dir.path(), 1)).unwrap();
-    store
-        .enter(&[Entry::Begun { batch: id.clone(), place: 0 }, Entry::Requeued { batch: id.clone(), place: 0 }])
-        .unwrap();
-    let jobs = store.jobs(&id).unwrap();
-    assert_eq!((jobs[0].state, jobs[0].attempts), (JobState::Queued, 0));
     store.remove(&id).unwrap();
     assert!(store.batch(&id).is_err() && store.jobs(&id).unwrap().is_empty());
 }

@@ -15,15 +15,8 @@ const TOGETHER: usize = 512;
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
-    /// It is going to be handed to an instance.
+    /// It is going to be sent to a tool.
     Begun {
-        /// The batch.
-        batch: String,
-        /// The job's place.
-        place: usize,
-    },
-    /// It was taken back before any of it ran.
-    Requeued {
         /// The batch.
         batch: String,
         /// The job's place.

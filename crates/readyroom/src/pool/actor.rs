@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::dispatcher::{Action, Addition, Dispatcher, Facts, Rules, Submission};
+use super::gate::{Gate, Gates, Word};
 use super::mailbox::{CallerId, Mailbox};
 use super::response::{InstanceState, InstanceStatus, Response, Status};
 use crate::driver::ContextReply;
@@ -64,6 +65,8 @@ pub enum Input {
         sink: Sink,
         /// Hears the planned instance; dropped where there is none.
         planned: Option<oneshot::Sender<usize>>,
+        /// What it waits for on its instance.
+        gate: Option<Gate>,
     },
     /// Add to an open turn; the reply says whether it was still open.
     Add(Addition, oneshot::Sender<bool>),
@@ -150,6 +153,7 @@ impl WeakPool {
 pub fn start(settings: PoolSettings) -> PoolHandle {
     let (inputs, inbox) = mpsc::unbounded_channel();
     let (notices_in, notices) = mpsc::unbounded_channel();
+    let (words_in, words) = mpsc::unbounded_channel();
     let (ready_in, readiness) = watch::channel(Readiness::default());
     let (events, _) = broadcast::channel(EVENTS);
     let mailbox = Arc::new(Mailbox::default());
@@ -167,6 +171,7 @@ pub fn start(settings: PoolSettings) -> PoolHandle {
     let actor = Actor {
         dispatcher: Dispatcher::new(settings.rules.clone()),
         instances,
+        gates: Gates::new(words_in),
         limits: recycles.then_some(limits),
         sinks: HashMap::new(),
         riding: HashMap::new(),
@@ -181,7 +186,7 @@ pub fn start(settings: PoolSettings) -> PoolHandle {
         mailbox: Arc::clone(&mailbox),
         pending: Arc::clone(&pending),
     };
-    tokio::spawn(actor.run(inbox, notices));
+    tokio::spawn(actor.run(inbox, notices, words));
     PoolHandle { inputs, readiness, events: events.downgrade(), mailbox, pending }
 }
 
@@ -220,6 +225,7 @@ fn spread(limit: u64, index: usize) -> u64 {
 struct Actor {
     dispatcher: Dispatcher,
     instances: Vec<InstanceHandle>,
+    gates: Gates,
     limits: Option<Limits>,
     sinks: HashMap<TurnId, Sink>,
     /// Answers to context commands of open turns that got their prompt before they were read.
@@ -242,6 +248,7 @@ impl Actor {
         mut self,
         mut inbox: mpsc::UnboundedReceiver<Input>,
         mut notices: mpsc::UnboundedReceiver<(usize, Notice)>,
+        mut words: mpsc::UnboundedReceiver<Word>,
     ) {
         let actions = self.dispatcher.start(Instant::now());
         self.carry_out(actions);
@@ -256,6 +263,7 @@ impl Actor {
                     None => break,
                 },
                 Some((at, notice)) = notices.recv() => self.notice(at, notice),
+                Some(word) = words.recv() => self.word(word),
                 () = until(due) => {
                     let actions = self.dispatcher.tick(Instant::now());
                     self.carry_out(actions);
@@ -280,7 +288,10 @@ impl Actor {
     fn take(&mut self, input: Input) {
         let now = Instant::now();
         let actions = match input {
-            Input::Submit { submission, sink, planned } => {
+            Input::Submit { submission, sink, planned, gate } => {
+                if let Some(gate) = gate {
+                    self.gates.add(submission.turn, gate);
+                }
                 self.sinks.insert(submission.turn, sink);
                 if let Some(planned) = planned {
                     self.planned.insert(submission.turn, planned);
@@ -369,7 +380,11 @@ impl Actor {
     fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Order(at, order) => self.instances[at].order(order),
+                Action::Order(at, order) => {
+                    if let Some(order) = self.gates.pass(at, order) {
+                        self.instances[at].order(order);
+                    }
+                }
                 Action::Planned(turn, at) => {
                     if let Some(planned) = self.planned.remove(&turn) {
                         let _ = planned.send(at);
@@ -411,7 +426,19 @@ impl Actor {
         }
     }
 
+    /// A gate has spoken. A turn that is not to run has ended, cancelled, with nothing of it sent.
+    fn word(&mut self, (at, turn, runs): Word) {
+        for order in self.gates.open(at, runs) {
+            self.instances[at].order(order);
+        }
+        if !runs {
+            let actions = self.dispatcher.stopped_at_gate(at, turn, Instant::now());
+            self.carry_out(actions);
+        }
+    }
+
     fn finish(&mut self, mut response: Response) {
+        self.gates.forget(response.turn);
         // Dropped when the response is where its caller looks for it.
         let _planned = self.planned.remove(&response.turn);
         match self.sinks.remove(&response.turn) {

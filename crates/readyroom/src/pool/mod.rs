@@ -5,12 +5,14 @@
 
 mod actor;
 pub mod dispatcher;
+mod gate;
 mod mailbox;
 mod response;
 pub mod router;
 pub mod supervision;
 
 pub use actor::{Input, PoolHandle, PoolSettings, Readiness, Sink, WeakPool, start};
+pub use gate::Gate;
 pub use mailbox::{CallerId, Mailbox, Taken, Wanted};
 pub use response::{InstanceState, InstanceStatus, Response, Status, TurnError};
 

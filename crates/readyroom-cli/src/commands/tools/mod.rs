@@ -15,6 +15,8 @@ use std::process::ExitCode;
 
 use readyroom::tool::{Layers, Registry};
 
+pub use table::Table;
+
 use crate::exit::ExitStatus;
 
 /// Arguments of `tools`.

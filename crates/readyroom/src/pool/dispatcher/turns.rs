@@ -257,6 +257,18 @@ impl Dispatcher {
         }
     }
 
+    /// The turn was held up at its gate and is not to run; its instance is as it was.
+    pub fn stopped_at_gate(&mut self, at: usize, id: TurnId, now: Instant) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.turns.entry(id).and_modify(|turn| turn.place = Place::On { instance: at, stage: Stage::Cancelled });
+        self.finish_unrun(id, Outcome::Cancelled, now, &mut out);
+        if matches!(self.instances[at].state, InstanceState::Busy { turn } if turn == id) {
+            self.instances[at].state = InstanceState::Resetting;
+            self.available(at, now, &mut out);
+        }
+        out
+    }
+
     /// The instance's process ended before the turn's prompt was sent: another does all of the turn.
     pub(super) fn not_begun(&mut self, at: usize, id: TurnId, failure: Failure, now: Instant, out: &mut Vec<Action>) {
         let Some(turn) = self.turns.get_mut(&id) else { return };

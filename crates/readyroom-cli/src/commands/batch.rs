@@ -1,0 +1,139 @@
+//! `readyroom batch`: what the journal knows of batches.
+
+use std::io::Write as _;
+
+use anyhow::bail;
+use readyroom::journal::{Batch, Job, JobState, Lease, Store};
+use serde_json::{Value, json};
+
+use super::tools::{Screen, Table};
+use crate::args::{BatchArgs, BatchCommand};
+use crate::batch::{find, open};
+use crate::exit::ExitStatus;
+use crate::say;
+
+/// Runs `batch`.
+///
+/// # Errors
+/// No such batch or job, a batch that is being run, a journal or stdout that can't be used.
+pub fn run(args: &BatchArgs) -> anyhow::Result<ExitStatus> {
+    let mut store = open(args.journal.as_deref())?;
+    let mut out = Vec::new();
+    match &args.command {
+        BatchCommand::List => list(&store.batches()?, args.json, &mut out)?,
+        BatchCommand::Show { batch, job: None } => {
+            let batch = find(&store, batch.as_deref())?;
+            show(&batch, &store.jobs(&batch.id)?, args.json, &mut out)?;
+        }
+        BatchCommand::Show { batch, job: Some(id) } => {
+            let batch = find(&store, batch.as_deref())?;
+            let Some(job) = store.jobs(&batch.id)?.into_iter().find(|job| job.id == *id) else {
+                bail!("batch {} has no job {id:?}; `readyroom batch show {}` lists them", batch.id, batch.id);
+            };
+            serde_json::to_writer_pretty(&mut out, &whole(&job))?;
+            out.push(b'\n');
+        }
+        BatchCommand::Results { batch, failed, kind } => {
+            let batch = find(&store, batch.as_deref())?;
+            let wanted = |job: &Job| {
+                let of_kind = |kind: &str| failure(job).is_some_and(|failure| failure["kind"] == kind);
+                (!failed || job.state != JobState::Succeeded) && kind.as_deref().is_none_or(of_kind)
+            };
+            results(store.jobs(&batch.id)?.iter().filter(|job| wanted(job)), args.json, &mut out)?;
+        }
+        BatchCommand::Rm { batch } => remove(&mut store, batch)?,
+        BatchCommand::Prune { older_than } => {
+            let before = jiff::Timestamp::now() - jiff::SignedDuration::try_from(*older_than)?;
+            let done =
+                |batch: &Batch| [JobState::Queued, JobState::Running].iter().all(|state| batch.states.of(*state) == 0);
+            for batch in store.batches()?.iter().filter(|batch| batch.created < before && done(batch)) {
+                remove(&mut store, &batch.id)?;
+                writeln!(out, "{}", batch.id)?;
+            }
+        }
+    }
+    say::stdout(&out)?;
+    Ok(ExitStatus::Success)
+}
+
+/// Takes a batch out, unless somebody runs it.
+fn remove(store: &mut Store, batch: &str) -> anyhow::Result<()> {
+    store.batch(batch)?;
+    let _lease = Lease::take(store.path(), batch)?;
+    Ok(store.remove(batch)?)
+}
+
+fn list(batches: &[Batch], as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<()> {
+    if as_json {
+        for batch in batches {
+            let states = JobState::ALL.map(|state| (state.name().to_owned(), Value::from(batch.states.of(state))));
+            let line = json!({
+                "id": batch.id, "created": batch.created, "directory": batch.directory.to_string_lossy(),
+                "title": batch.title, "jobs": Value::Object(states.into_iter().collect()),
+            });
+            writeln!(out, "{line}")?;
+        }
+        return Ok(());
+    }
+    let mut table = Table::new(&["BATCH", "JOBS", "STATES", "DIRECTORY", "WHAT"]);
+    for batch in batches {
+        let states: Vec<String> = JobState::ALL
+            .iter()
+            .filter(|state| batch.states.of(**state) > 0)
+            .map(|state| format!("{} {}", batch.states.of(*state), state.name()))
+            .collect();
+        let directory = batch.directory.display().to_string();
+        table.row([&batch.id, &batch.states.total().to_string(), &states.join(", "), &directory, &batch.title]);
+    }
+    Ok(table.write(out, Screen::of_stdout())?)
+}
+
+fn show(batch: &Batch, jobs: &[Job], as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<()> {
+    if as_json {
+        for job in jobs {
+            writeln!(out, "{}", whole(job))?;
+        }
+        return Ok(());
+    }
+    let mut table = Table::new(&["JOB", "STATE", "ATTEMPTS", "WHY"]);
+    for job in jobs {
+        table.row([&job.id, job.state.name(), &job.attempts.to_string(), &why(job)]);
+    }
+    writeln!(out, "batch {} in {}", batch.id, batch.directory.display())?;
+    Ok(table.write(out, Screen::of_stdout())?)
+}
+
+fn results<'a>(jobs: impl Iterator<Item = &'a Job>, as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<()> {
+    for job in jobs {
+        match &job.outcome {
+            Some(outcome) if as_json => writeln!(out, "{outcome}")?,
+            None if as_json => writeln!(out, "{}", json!({ "id": job.id, "outcome": job.state }))?,
+            Some(outcome) if job.state == JobState::Succeeded => {
+                let answer = outcome["answer"].as_str().unwrap_or_default();
+                writeln!(out, "==> {} <==\n{}", job.id, answer.trim_end_matches('\n'))?;
+            }
+            _ => writeln!(out, "==> {} <==\n{}", job.id, [job.state.name().to_owned(), why(job)].join(": "))?,
+        }
+    }
+    Ok(())
+}
+
+fn whole(job: &Job) -> Value {
+    json!({
+        "id": job.id, "number": job.place + 1, "state": job.state, "attempts": job.attempts,
+        "spec": job.spec, "outcome": job.outcome,
+    })
+}
+
+fn failure(job: &Job) -> Option<&Value> {
+    job.outcome.as_ref().map(|outcome| &outcome["failure"]).filter(|failure| !failure.is_null())
+}
+
+fn why(job: &Job) -> String {
+    let text = |failure: &Value, name: &str| failure[name].as_str().unwrap_or_default().to_owned();
+    match (job.state, failure(job)) {
+        (JobState::Lost, _) => "its owner died while it may have run".into(),
+        (JobState::Failed, Some(failure)) => format!("{}: {}", text(failure, "kind"), text(failure, "message")),
+        _ => String::new(),
+    }
+}

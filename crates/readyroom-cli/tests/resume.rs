@@ -1,0 +1,239 @@
+//! Batches that are stopped or killed and resumed: each job has one outcome, and no prompt runs twice that may not.
+
+mod support;
+
+use std::collections::HashMap;
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Finished, Place};
+
+/// A place whose echo takes a moment for each turn and writes down what it was asked.
+fn place() -> Place {
+    let place = Place::new();
+    let log = log(&place);
+    place.tool("echo", &["--interrupt", "--delay", "5", "--log", log.to_str().unwrap()]);
+    place
+}
+
+fn log(place: &Place) -> std::path::PathBuf {
+    place.sandbox.home().join("asked")
+}
+
+/// How often each prompt reached the tool.
+fn asked(place: &Place) -> HashMap<String, usize> {
+    let mut asked = HashMap::new();
+    for line in fs::read_to_string(log(place)).unwrap_or_default().lines() {
+        let prompt = line.split_once(' ').unwrap().1;
+        if prompt.starts_with("do ") {
+            *asked.entry(prompt.to_owned()).or_default() += 1;
+        }
+    }
+    asked
+}
+
+fn readyroom(place: &Place, words: &[&str]) -> Finished {
+    place.finish(place.command(words))
+}
+
+/// The states of the last batch's jobs, by id.
+fn states(place: &Place) -> HashMap<String, String> {
+    let shown = readyroom(place, &["batch", "show", "--json"]).expect(0).out;
+    let job = |line: &str| {
+        let job: Value = serde_json::from_str(line).unwrap();
+        (job["id"].as_str().unwrap().to_owned(), job["state"].as_str().unwrap().to_owned())
+    };
+    shown.lines().map(job).collect()
+}
+
+fn count(states: &HashMap<String, String>, state: &str) -> usize {
+    states.values().filter(|each| *each == state).count()
+}
+
+/// The owner is killed at ten moments, each time followed by a resume. What may have run is lost and not run again until
+/// that is asked for; all else runs exactly once.
+fn killed_and_resumed(seed: u64, permissions: &str) -> (Place, HashMap<String, String>) {
+    const JOBS: usize = 80;
+    let place = place();
+    let inputs: Vec<String> = (0..JOBS).map(|job| format!("job-{job}")).collect();
+    let mut words = vec!["-j", "4", "--permissions", permissions, "do {}"];
+    words.extend(inputs.iter().map(String::as_str));
+    let mut random = seed;
+    let mut started = Some(place.start(&words));
+    for _ in 0..10 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut running = started.take().unwrap();
+        running.wait_for(&format!("ok {}/", 1 + (random >> 33) % 5));
+        running.signal(Signal::KILL);
+        running.finish();
+        place.nothing_left();
+        let mut command = place.command(&["resume"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        started = Some(support::Started::new(command.spawn().unwrap()));
+    }
+    started.unwrap().finish();
+    place.nothing_left();
+    let states = states(&place);
+    assert_eq!(states.len(), JOBS);
+    (place, states)
+}
+
+#[test]
+fn a_killed_run_is_resumed_and_nothing_that_edits_runs_twice() {
+    for seed in [1, 2, 3] {
+        let (place, states) = killed_and_resumed(seed, "edit");
+        let lost = count(&states, "lost");
+        assert_eq!(count(&states, "succeeded") + lost, states.len(), "{states:?}");
+        // What ran, and what had just ended and was not yet on the disk.
+        assert!(lost > 0 && lost <= 10 * 8, "{lost}");
+        let once = asked(&place);
+        assert!(once.values().all(|times| *times == 1), "{once:?}");
+        for (id, state) in &states {
+            assert!(state == "lost" || once.contains_key(&format!("do {id}")), "{id} succeeded and never ran");
+        }
+
+        let finished = readyroom(&place, &["resume"]).expect(1);
+        finished.says("nothing is left to run").says("`readyroom resume --lost` runs it again");
+        readyroom(&place, &["resume", "--lost"]).expect(0);
+        assert_eq!(count(&self::states(&place), "succeeded"), states.len());
+        for (prompt, times) in asked(&place) {
+            let was_lost = states[prompt.strip_prefix("do ").unwrap()] == "lost";
+            assert!(times == 1 || (was_lost && times == 2), "{prompt}: {times}");
+        }
+        readyroom(&place, &["resume"]).expect(0).says("nothing is left to run");
+    }
+}
+
+#[test]
+fn a_killed_run_that_only_reads_is_done_without_a_question() {
+    let (place, states) = killed_and_resumed(4, "read");
+    assert_eq!(count(&states, "succeeded"), states.len());
+    let outcomes = readyroom(&place, &["batch", "results", "--json"]).expect(0).out;
+    let numbers: Vec<u64> =
+        outcomes.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["job"].as_u64().unwrap()).collect();
+    assert_eq!(
+        numbers,
+        (1..=states.len() as u64).collect::<Vec<_>>(),
+        "one outcome each, under the batch's own numbers"
+    );
+}
+
+#[test]
+fn what_a_signal_stops_stays_queued() {
+    let place = place();
+    let mut started = place.start(&[
+        "-v",
+        "-j",
+        "1",
+        "--permissions",
+        "edit",
+        "-o",
+        "out/{/}",
+        "{}",
+        "do 1",
+        "@hang",
+        "do 2",
+        "do 3",
+    ]);
+    started.wait_for("begins @hang");
+    started.signal(Signal::INT);
+    let finished = started.finish().expect(130);
+    let id = finished.err.split("`readyroom resume ").nth(1).unwrap().split('`').next().unwrap().to_owned();
+    let seen = states(&place);
+    assert_eq!(
+        (seen["do 2"].as_str(), seen["do 3"].as_str(), seen["@hang"].as_str()),
+        ("queued", "queued", "cancelled")
+    );
+    // From elsewhere, by its id; the answers' files are where they were to be.
+    let mut command = place.command(&["resume", &id]);
+    command.current_dir(place.sandbox.home());
+    place.finish(command).expect(1).says("@hang may have run");
+    assert_eq!(place.read("out/do 3"), "do 3\n");
+    assert_eq!(states(&place)["@hang"], "lost");
+}
+
+#[test]
+fn what_failed_is_run_again_when_that_is_asked_for() {
+    let place = place();
+    place.run(&["-j", "1", "--permissions", "edit", "{}", "do 1", "@exit 3"]).expect(1);
+    readyroom(&place, &["resume"]).expect(0).says("nothing is left to run");
+    let failed = readyroom(&place, &["batch", "results", "--kind", "crashed"]).expect(0).out;
+    assert!(failed.starts_with("==> @exit 3 <==\nfailed: crashed"), "{failed}");
+    readyroom(&place, &["resume", "--failed"]).expect(1).says("@exit 3");
+    let shown = readyroom(&place, &["batch", "show"]).expect(0).out;
+    assert!(shown.contains("@exit 3  failed     2"), "{shown}");
+}
+
+#[test]
+fn a_batch_has_one_owner() {
+    let place = place();
+    let mut started = place.start(&["-v", "--permissions", "edit", "{}", "@hang"]);
+    started.wait_for("begins @hang");
+    let mut command = place.command(&["resume"]);
+    let second = command.output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(2));
+    assert!(said.contains("is being run by process "), "{said}");
+    let rm = place.command(&["batch", "prune", "--older-than", "0s"]).output().unwrap();
+    assert!(rm.status.success() && rm.stdout.is_empty(), "what is under way is not done: {rm:?}");
+    started.signal(Signal::TERM);
+    started.finish().expect(143);
+    place.nothing_left();
+}
+
+#[test]
+fn batches_are_listed_shown_and_removed() {
+    let place = place();
+    place.run(&["--permissions", "edit", "do {}", "b", "./a"]).expect(0);
+    place.run(&["--no-journal", "--permissions", "edit", "do {}", "c"]).expect(0);
+    let list = readyroom(&place, &["batch", "list", "--json"]).expect(0).out;
+    let batch: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!((batch["jobs"]["succeeded"].as_u64(), batch["title"].as_str()), (Some(2), Some("echo: do b")));
+    let id = batch["id"].as_str().unwrap();
+    assert!(readyroom(&place, &["batch", "list"]).expect(0).out.contains("2 succeeded"));
+    assert_eq!(readyroom(&place, &["batch", "results"]).expect(0).out, "==> b <==\ndo b\n==> a <==\ndo ./a\n");
+    let job: Value = serde_json::from_str(&readyroom(&place, &["batch", "show", id, "a"]).expect(0).out).unwrap();
+    assert_eq!((job["outcome"]["answer"].as_str(), job["attempts"].as_u64()), (Some("do ./a\n"), Some(1)));
+    readyroom(&place, &["batch", "show", id, "nothing"]).expect(2).says("has no job \"nothing\"");
+    let file = place.sandbox.home().join(".local/state/readyroom/journal.sqlite");
+    use std::os::unix::fs::PermissionsExt as _;
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(readyroom(&place, &["batch", "prune", "--older-than", "1d"]).expect(0).out, "");
+    readyroom(&place, &["batch", "rm", id]).expect(0);
+    readyroom(&place, &["batch", "show"]).expect(2).says("`readyroom batch list` shows them");
+    readyroom(&place, &["resume", id]).expect(2).says(&format!("no batch {id} in "));
+}
+
+#[test]
+fn a_journal_that_can_not_be_used_stops_everything_before_a_prompt() {
+    let place = place();
+    let not_one = place.file("not-one", "this is some other file, of some length, that must not be harmed");
+    for (journal, why) in [(not_one.to_str().unwrap(), "file is not a database"), ("/proc/none/j", "can't be used")] {
+        let finished = place.run(&["--journal", journal, "--permissions", "edit", "do {}", "1"]).expect(2);
+        finished.says(why).says("--no-journal runs without it");
+    }
+    let same = place.run(&["--permissions", "edit", "do {}", "1", "./1"]).expect(2);
+    same.says("job 1 and job 2 are both named \"1\"");
+    assert_eq!(asked(&place), HashMap::new());
+    assert!(place.read("not-one").starts_with("this is some other file"));
+}
+
+/// The disk is full, or the file as large as it may be, in the midst of it: the batch stops, and goes on when there is room.
+#[test]
+fn a_journal_that_is_full_stops_the_batch_and_loses_nothing() {
+    let place = place();
+    let program = env!("CARGO_BIN_EXE_readyroom");
+    let inputs: Vec<String> = (0..300).map(|job| format!("job-{job}")).collect();
+    let mut command = std::process::Command::new("/bin/sh");
+    // SQLite's log grows with each write, and must stay below a limit that is far from that of one write.
+    let script = "trap '' XFSZ; ulimit -f 300; exec \"$@\"";
+    command.args(["-c", script, "sh", program, "run", "-t", "echo", "-j", "4", "--permissions", "edit", "do {}"]);
+    command.args(&inputs);
+    place.surround(&mut command);
+    let finished = place.finish(command).expect(4);
+    finished.says("journal.sqlite can't be used").says("`readyroom resume ");
+    readyroom(&place, &["resume", "--lost"]).expect(0);
+    assert_eq!(count(&states(&place), "succeeded"), 300);
+    assert!(asked(&place).values().all(|times| *times <= 2));
+}
