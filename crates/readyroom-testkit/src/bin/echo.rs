@@ -6,7 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "it is a tool under test")]
 
 use std::fs::OpenOptions;
-use std::io::{self, BufRead, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -42,6 +42,7 @@ fn main() -> anyhow::Result<()> {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     if args == ["--leaf"] {
         rustix::process::setsid()?;
+        println!("left");
         loop {
             std::thread::park();
         }
@@ -268,9 +269,13 @@ fn obey(line: &[u8], said: &[Vec<u8>], interrupt: &Interrupt, out: &mut impl Wri
     Ok(false)
 }
 
-/// Starts a child in a session of its own, which stays when its parent goes.
+/// Starts a child and returns when it is in a session of its own, where it stays when its parent goes.
 fn stray() -> anyhow::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--leaf").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().map(drop).context("starting a child")
+    command.arg("--leaf").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let child = command.spawn().context("starting a child")?;
+    let mut left = String::new();
+    BufReader::new(child.stdout.expect("it is piped")).read_line(&mut left).context("waiting for the child")?;
+    anyhow::ensure!(left == "left\n", "the child did not leave");
+    Ok(())
 }
