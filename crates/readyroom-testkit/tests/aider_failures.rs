@@ -100,11 +100,36 @@ fn a_stream_that_breaks_off_each_time_fails() {
     assert!(found.evidence.contains("APIConnectionError"), "{found:?}");
 }
 
-/// aider does not look at the finish marker: nothing that it prints tells such an answer from a whole one.
+/// aider by itself does not look at the finish marker, and takes such an answer for whole.
 #[test]
-fn a_stream_without_a_finish_marker_looks_whole() {
-    let response = run("sorrel", Step::NoFinish { text: "as far as it came".into() });
-    assert_eq!(response.text().unwrap(), "as far as it came");
+fn a_stream_without_a_finish_marker_fails() {
+    let found = failure("sorrel", Step::NoFinish { text: "as far as it came".into() });
+    assert_eq!(found.kind, FailureKind::ModelError);
+    assert!(found.evidence.contains("ended without a finish reason"), "{found:?}");
+}
+
+/// What watches for such answers leaves the surroundings as the user has them: a `sitecustomize` and a PYTHONPATH of the
+/// user's own.
+#[tokio::test]
+async fn what_watches_the_answers_leaves_the_users_own_python_settings() {
+    let mut place = Place::new();
+    let own = place.sandbox.outside().join("own");
+    std::fs::create_dir_all(&own).unwrap();
+    let told = own.join("told.txt");
+    let text = format!(
+        "import os, sys\nopen({told:?}, 'w').write(os.environ.get('PYTHONPATH', '') + '\\n' + '\\n'.join(sys.path))\n"
+    );
+    std::fs::write(own.join("sitecustomize.py"), text).unwrap();
+    place.sandbox.set_env("PYTHONPATH", own.to_str().unwrap());
+    // The level holds aider's writes to a few places, of which this is none.
+    let cluster = place.launch(place.options(1).permissions(readyroom::Permissions::Full)).await;
+    let told = std::fs::read_to_string(told).expect("the user's own sitecustomize ran");
+    assert_eq!(told.lines().next(), own.to_str());
+    assert!(!told.contains("readyroom/aider"), "{told}");
+    place.model.on("medlar", Step::NoFinish { text: "half".into() });
+    let response = cluster.submit("medlar").unwrap().await;
+    assert!(response.error().unwrap().evidence.contains("ended without a finish reason"), "{}", response.outcome);
+    cluster.shutdown().await;
 }
 
 #[test]

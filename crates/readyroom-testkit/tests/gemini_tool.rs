@@ -2,12 +2,14 @@
 
 mod acp_support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use acp_support::levels::{Effects, attempts, attempts_of_a_user_with, prevents};
 use acp_support::turns::{self, Expected};
 use acp_support::{Bed, cancel, deaths, eventually, guide, jobs, kind, pids, run, runs, varied};
-use readyroom::{ClusterOptions, Context, FailureKind, Job, Outcome, Permissions};
+use readyroom::tool::Definition;
+use readyroom::{Cluster, ClusterOptions, Context, FailureKind, Job, Outcome, Permissions};
 use readyroom_testkit::sandbox::processes_of;
 use readyroom_testkit::{Step, assert_nothing_left};
 
@@ -138,18 +140,49 @@ async fn rule_01_a_second_prompt_would_cancel_the_first() {
     assert_nothing_left(&bed.sandbox);
 }
 
-/// A stream without a finish marker ends as `end_turn`, with the text four times and no usage: no success.
+/// A stream without a finish marker ends as `end_turn`, with the text four times and no usage: no success, also where
+/// nothing watches the streams.
 #[tokio::test(flavor = "multi_thread")]
 async fn rule_03_an_end_without_a_finished_request_is_no_success() {
     let bed = Bed::new("gemini");
     bed.model.on("RULE-BROKEN-X", Step::NoFinish { text: "PARTIAL".into() });
-    let cluster = bed.cluster(1, Context::Fresh, Permissions::Read).await;
+    let (definition, program) = bed.sandbox.definition();
+    let mut definition = Definition::clone(&definition);
+    definition.prepend_env.clear();
+    let options = bed.options().permissions(Permissions::Read);
+    let cluster = Cluster::launch(Arc::new(definition), &program, options).await.unwrap();
     let response = run(&cluster, "RULE-BROKEN-X").await;
     assert_eq!(kind(&response), FailureKind::ModelError);
     assert_eq!(response.answer.transcript, "PARTIAL".repeat(4).as_str());
     assert!(response.error().unwrap().evidence.contains("end_turn"));
     assert_eq!(bed.model.requests_of("RULE-BROKEN-X").len(), 4);
     bed.next_job_is_right(&cluster, &["RULE-BROKEN-X", "PARTIAL"]).await;
+    cluster.shutdown().await;
+    assert_nothing_left(&bed.sandbox);
+}
+
+/// An answer without a finish marker fails as it comes, also behind a tool call, where Gemini by itself takes it for
+/// whole. What watches for that is not handed down to the model's commands, and the user's own options are.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_a_finish_marker_fails() {
+    let mut bed = Bed::new("gemini");
+    bed.sandbox.set_env("NODE_OPTIONS", "--no-deprecation");
+    let broken = Step::NoFinish { text: "PARTIAL".into() };
+    bed.model.on("BROKEN-FIRST-X", broken.clone());
+    bed.model.on("BROKEN-AFTER-X", [bed.shell("echo \"<$NODE_OPTIONS>\" > options.txt"), broken]);
+    let quoted = "It is \"finishReason\": \"STOP\" that ends it.";
+    bed.model.on("BROKEN-QUOTE-X", Step::NoFinish { text: quoted.into() });
+    let cluster = bed.cluster(1, Context::Fresh, Permissions::Full).await;
+    for (word, text) in [("BROKEN-FIRST-X", "PARTIAL"), ("BROKEN-AFTER-X", "PARTIAL"), ("BROKEN-QUOTE-X", quoted)] {
+        let response = run(&cluster, word).await;
+        assert_eq!(kind(&response), FailureKind::ModelError, "{word}");
+        let evidence = format!("{:?}", response.error().unwrap());
+        assert!(evidence.contains("ended without a finish reason"), "{word}: {evidence}");
+        assert_eq!(response.answer.transcript, text, "{word}");
+        bed.next_job_is_right(&cluster, &[word, "PARTIAL"]).await;
+    }
+    let options = std::fs::read_to_string(bed.sandbox.dir().join("options.txt")).expect("the command ran");
+    assert!(options.contains("--no-deprecation") && !options.contains("readyroom"), "{options}");
     cluster.shutdown().await;
     assert_nothing_left(&bed.sandbox);
 }

@@ -113,9 +113,17 @@ impl Contract {
             }
         }
         args.extend(options.args.iter().cloned());
-        if let Some(home) = env.get(OsStr::new("HOME")).and_then(|home| home.to_str()) {
+        if let Some(home) = env.get(OsStr::new("HOME")).and_then(|home| home.to_str()).map(str::to_owned) {
             for (arg, text) in args[of_level].iter_mut().zip(&level.args) {
-                *arg = text.replace("{home}", home).into();
+                *arg = text.replace("{home}", &home).into();
+            }
+            for (name, front) in definition.prepend_env.iter().filter(|(_, front)| !front.value.is_empty()) {
+                let mut value = OsString::from(front.value.replace("{home}", &home));
+                if let Some(there) = env.get(OsStr::new(name)).filter(|there| !there.is_empty()) {
+                    value.push(&front.separator);
+                    value.push(there);
+                }
+                env.insert(name.into(), value);
             }
         }
         let writable = level.writable.as_ref().map(|places| writable(places, &cwd, &env));
@@ -236,6 +244,20 @@ mod tests {
         let contract = resolve("[env]\nA = \"1\"\nB = \"1\"", &options).unwrap();
         assert_eq!(contract.env.get(OsStr::new("A")), Some(&OsString::from("2")));
         assert_eq!(contract.env.get(OsStr::new("B")), Some(&OsString::from("1")));
+    }
+
+    #[test]
+    fn what_is_put_in_front_keeps_what_is_there() {
+        let toml = "[prepend_env.A]\nvalue = \"{home}/a\"\nseparator = \":\"";
+        let with = |env: &[(&str, &str)], toml: &str| {
+            let env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            let options = ContractOptions { env, home: Some("/h".into()), ..ContractOptions::default() };
+            resolve(toml, &options).unwrap().env.get(OsStr::new("A")).cloned()
+        };
+        assert_eq!(with(&[], toml).unwrap(), "/h/a");
+        assert_eq!(with(&[("A", "")], toml).unwrap(), "/h/a");
+        assert_eq!(with(&[("A", "/mine:/own")], toml).unwrap(), "/h/a:/mine:/own");
+        assert_eq!(with(&[], "[prepend_env.A]\nvalue = \"\"\nseparator = \":\""), None);
     }
 
     #[test]

@@ -69,9 +69,12 @@ pub struct Definition {
     /// Environment variables that are set, over what the caller's environment holds.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Environment variables that are taken away.
+    /// Environment variables of the caller's, or of a lower layer, that are taken away.
     #[serde(default)]
     pub unset_env: Vec<String>,
+    /// What is put in front of a variable, whoever set it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prepend_env: BTreeMap<String, PrependEnv>,
     /// What else of the environment reaches the tool.
     #[serde(default)]
     pub env_policy: EnvPolicy,
@@ -112,6 +115,16 @@ pub struct Definition {
     /// Files below the instance's state directory or HOME that must exist before launch (`{home}/...`): path to text.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+}
+
+/// What is put in front of an environment variable's value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrependEnv {
+    /// The text; `{home}` in it is the tool's HOME, without which nothing is put there. Empty: nothing.
+    pub value: String,
+    /// What stands between the text and a value that is there.
+    pub separator: String,
 }
 
 fn default_secrets() -> Vec<String> {

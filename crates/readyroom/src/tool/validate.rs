@@ -107,6 +107,9 @@ fn environment(definition: &Definition, found: &mut Problems) {
     for (at, name) in definition.unset_env.iter().enumerate() {
         check(&["unset_env".into(), at.into()], name, "");
     }
+    for (name, front) in &definition.prepend_env {
+        check(&["prepend_env".into(), name.as_str().into()], name, &format!("{}{}", front.value, front.separator));
+    }
     for (name, value) in &definition.model.env {
         check(&["model".into(), "env".into(), name.as_str().into()], name, value);
     }

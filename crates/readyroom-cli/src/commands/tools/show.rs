@@ -70,6 +70,9 @@ fn comments(entry: &Entry) -> Vec<String> {
     for name in &definition.unset_env {
         lines.push(format!("  environment: {name} is taken away"));
     }
+    for (name, front) in definition.prepend_env.iter().filter(|(_, front)| !front.value.is_empty()) {
+        lines.push(format!("  environment: {name} begins with {}", front.value));
+    }
     for case in &definition.when {
         let env = case.env.iter().map(|(name, value)| format!("{name}={value}"));
         let added: Vec<String> = case.args.iter().cloned().chain(env).collect();
