@@ -5,7 +5,7 @@ mod acp_support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use acp_support::levels::{Effects, attempts, attempts_of_a_user_with, prevents};
+use acp_support::levels::{Effects, NONE, attempts, attempts_of_a_user, prevents};
 use acp_support::turns::{self, Expected};
 use acp_support::{Bed, cancel, deaths, eventually, guide, jobs, kind, pids, run, runs, varied};
 use readyroom::tool::Definition;
@@ -81,14 +81,13 @@ fn many_pairs_before_the_first_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_prevents_writes_and_shell() {
-    let none = Effects { inside: false, outside: false, hook: false, shell: false, shell_outside: false };
-    assert_eq!(attempts("gemini", Permissions::Read).await, none);
-    assert_eq!(prevents("gemini", Permissions::Read), ["writes", "shell", "network fetches"]);
+    assert_eq!(attempts("gemini", Permissions::Read).await, NONE);
+    assert_eq!(prevents("gemini", Permissions::Read), ["writes", "shell", "network fetches", "MCP tools"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edit_prevents_writes_outside_and_shell() {
-    let inside = Effects { inside: true, outside: false, hook: false, shell: false, shell_outside: false };
+    let inside = Effects { inside: true, ..NONE };
     assert_eq!(attempts("gemini", Permissions::Edit).await, inside);
     assert_eq!(
         prevents("gemini", Permissions::Edit),
@@ -96,25 +95,32 @@ async fn edit_prevents_writes_outside_and_shell() {
             "writes outside the directory",
             "writes into what programs run (.git and the tools' own)",
             "shell",
-            "network fetches"
+            "network fetches",
+            "MCP tools"
         ]
     );
 }
 
-/// Settings and rules of the user's that allow everything change nothing below `full`.
+/// Settings, rules and trusted servers of the user's, and of the project's, change nothing below `full`.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_users_own_rules_do_not_outrank_a_level() {
-    let tools = ["run_shell_command", "write_file", "replace", "web_fetch"];
-    let settings = (".gemini/settings.json", serde_json::json!({ "tools": { "allowed": tools } }));
-    let none = Effects { inside: false, outside: false, hook: false, shell: false, shell_outside: false };
-    assert_eq!(attempts_of_a_user_with("gemini", Permissions::Read, std::slice::from_ref(&settings)).await, none);
-    let inside = Effects { inside: true, ..none };
-    assert_eq!(attempts_of_a_user_with("gemini", Permissions::Edit, &[settings]).await, inside);
+    let allows_all = |bed: &mut Bed| {
+        let tools = ["run_shell_command", "write_file", "replace", "web_fetch", "mcp_own_touch"];
+        let allowed = serde_json::json!({ "tools": { "allowed": tools } });
+        bed.write_home(".gemini/settings.json", &allowed);
+        bed.sandbox.write(".gemini/settings.json", allowed.to_string());
+        let rule = "[[rule]]\ntoolName = \"*\"\ndecision = \"allow\"\npriority = 999\n\n[[rule]]\nmcpName = \"*\"\n\
+                    toolName = \"*\"\ndecision = \"allow\"\npriority = 999\n";
+        bed.write_home(".gemini/policies/all.toml", &rule.into());
+    };
+    assert_eq!(attempts_of_a_user("gemini", Permissions::Read, allows_all).await, NONE);
+    let inside = Effects { inside: true, ..NONE };
+    assert_eq!(attempts_of_a_user("gemini", Permissions::Edit, allows_all).await, inside);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_prevents_what_the_file_tools_do_not_do() {
-    let most = Effects { inside: true, outside: false, hook: false, shell: true, shell_outside: true };
+    let most = Effects { inside: true, outside: false, hook: false, shell: true, shell_outside: true, own_tool: true };
     assert_eq!(attempts("gemini", Permissions::Full).await, most);
     assert_eq!(
         prevents("gemini", Permissions::Full),

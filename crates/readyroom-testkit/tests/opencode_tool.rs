@@ -4,7 +4,7 @@ mod acp_support;
 
 use std::time::Duration;
 
-use acp_support::levels::{Effects, attempts, attempts_of_a_user_with, prevents};
+use acp_support::levels::{Effects, NONE, attempts, attempts_of_a_user, prevents};
 use acp_support::turns::{self, Expected};
 use acp_support::{Bed, cancel, deaths, guide, jobs, kind, pids, run};
 use readyroom::driver::Activity;
@@ -78,14 +78,13 @@ fn many_pairs_before_the_first_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn read_prevents_writes_and_shell() {
-    let none = Effects { inside: false, outside: false, hook: false, shell: false, shell_outside: false };
-    assert_eq!(attempts("opencode", Permissions::Read).await, none);
-    assert_eq!(prevents("opencode", Permissions::Read), ["writes", "shell", "network fetches"]);
+    assert_eq!(attempts("opencode", Permissions::Read).await, NONE);
+    assert_eq!(prevents("opencode", Permissions::Read), ["writes", "shell", "network fetches", "MCP tools"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn edit_prevents_writes_outside_and_shell() {
-    let inside = Effects { inside: true, outside: false, hook: false, shell: false, shell_outside: false };
+    let inside = Effects { inside: true, ..NONE };
     assert_eq!(attempts("opencode", Permissions::Edit).await, inside);
     assert_eq!(
         prevents("opencode", Permissions::Edit),
@@ -93,30 +92,37 @@ async fn edit_prevents_writes_outside_and_shell() {
             "writes outside the directory",
             "writes into what programs run (.git and the tools' own)",
             "shell",
-            "network fetches"
+            "network fetches",
+            "MCP tools"
         ]
     );
 }
 
-/// Rules of the user's that allow everything, for all agents, for the usual one and for one that is the user's default,
-/// change nothing below `full`.
+/// Rules of the user's and of the project's that allow everything, for all agents, for the usual one, for one that is the
+/// user's default and for one of the same name as ours, in files and in the variable, change nothing below `full`.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_users_own_rules_do_not_outrank_a_level() {
-    let all = serde_json::json!({ "bash": "allow", "edit": "allow", "webfetch": "allow", "b*": "allow", "*": "allow" });
-    let mine = serde_json::json!({ "mode": "primary", "permission": all });
-    let settings = serde_json::json!({
-        "permission": all, "default_agent": "mine", "agent": { "build": { "permission": all }, "mine": mine },
-    });
-    let settings = (".config/opencode/opencode.json", settings);
-    let none = Effects { inside: false, outside: false, hook: false, shell: false, shell_outside: false };
-    assert_eq!(attempts_of_a_user_with("opencode", Permissions::Read, std::slice::from_ref(&settings)).await, none);
-    let inside = Effects { inside: true, ..none };
-    assert_eq!(attempts_of_a_user_with("opencode", Permissions::Edit, &[settings]).await, inside);
+    let allows_all = |bed: &mut Bed| {
+        let all = serde_json::json!({ "bash": "allow", "edit": "allow", "webfetch": "allow", "b*": "allow", "own_touch": "allow", "*": "allow" });
+        let agent = serde_json::json!({ "mode": "primary", "permission": all });
+        let settings = serde_json::json!({
+            "permission": all, "default_agent": "mine", "agent": { "build": agent, "mine": agent, "readyroom": agent },
+        });
+        bed.write_home(".config/opencode/opencode.json", &settings);
+        bed.sandbox.write("opencode.json", settings.to_string());
+        bed.sandbox.set_env("OPENCODE_CONFIG_CONTENT", settings.to_string());
+        let text = "---\ndescription: Does it all.\nmode: primary\npermission:\n  bash: allow\n  edit: allow\n  \"*\": allow\n---\nAll.\n";
+        bed.write_home(".config/opencode/agent/readyroom.md", &text.into());
+        bed.sandbox.write(".opencode/agent/readyroom.md", text);
+    };
+    assert_eq!(attempts_of_a_user("opencode", Permissions::Read, allows_all).await, NONE);
+    let inside = Effects { inside: true, ..NONE };
+    assert_eq!(attempts_of_a_user("opencode", Permissions::Edit, allows_all).await, inside);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_prevents_nothing() {
-    let all = Effects { inside: true, outside: true, hook: true, shell: true, shell_outside: true };
+    let all = Effects { inside: true, outside: true, hook: true, shell: true, shell_outside: true, own_tool: true };
     assert_eq!(attempts("opencode", Permissions::Full).await, all);
     assert!(prevents("opencode", Permissions::Full).is_empty());
 }
@@ -217,9 +223,10 @@ async fn rule_16_what_a_users_own_settings_allow_is_found_out() {
     bed.model.on("RULE-WRITE-X", [bed.write(&inside, "x\n"), Step::say("written")]);
     let mut options = bed.options();
     options.contract.permissions = Permissions::Edit;
-    options.contract.env.insert("OPENCODE_CONFIG_CONTENT".into(), "{}".into());
     let (definition, program) = bed.sandbox.definition();
-    let cluster = readyroom::Cluster::launch(definition, &program, options).await.unwrap();
+    let mut weak = readyroom::tool::Definition::clone(&definition);
+    weak.permissions.get_mut(&Permissions::Edit).unwrap().json_env.clear();
+    let cluster = readyroom::Cluster::launch(std::sync::Arc::new(weak), &program, options).await.unwrap();
     let response = run(&cluster, "RULE-UNASKED-X").await;
     assert_eq!(kind(&response), FailureKind::PermissionDenied);
     assert!(response.error().unwrap().message.contains("by-shell.txt"), "{}", response.outcome);

@@ -93,10 +93,12 @@ pub async fn what_a_good_turn_leaves_running_is_ended(tool: &'static str, left: 
         let response = cluster.submit(word.as_str()).expect("it is taken").await;
         assert_eq!(response.text().unwrap_or_else(|outcome| panic!("{outcome}")), "done");
         let next = format!("AFTER-{kind}-X");
-        bed.model.on(&next, "next");
-        let response = cluster.submit(next.as_str()).expect("it is taken").await;
+        bed.model.on(&next, Step::say("next").after(300));
+        let ticket = cluster.submit(next.as_str()).expect("it is taken");
+        bed.model.requested(&next).await;
+        assert!(!runs(&sleep), "`{command}` left it running for the next job");
+        let response = ticket.await;
         assert_eq!(response.text().unwrap_or_else(|outcome| panic!("{outcome}")), "next");
-        assert!(!runs(&sleep), "`{command}` left it running");
         let mut told = Vec::new();
         loop {
             match events.recv().await.expect("the cluster is there") {

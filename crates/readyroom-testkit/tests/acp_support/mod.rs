@@ -99,6 +99,45 @@ impl Bed {
         }
     }
 
+    /// Writes a file below HOME as its user would: a table joins the one that is there, a text is the file.
+    pub fn write_home(&self, file: &str, more: &serde_json::Value) {
+        let file = self.sandbox.home().join(file);
+        let text = match more {
+            serde_json::Value::String(text) => text.clone(),
+            more => {
+                let text = std::fs::read_to_string(&file).unwrap_or_else(|_| "{}".into());
+                let mut settings: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                for (key, value) in more.as_object().expect("a table") {
+                    settings[key] = value.clone();
+                }
+                settings.to_string()
+            }
+        };
+        std::fs::create_dir_all(file.parent().expect("a place")).expect("it can be made");
+        std::fs::write(&file, text).expect("it can be written");
+    }
+
+    /// Gives the tool a server with a tool of the user's own, which the user trusts.
+    pub fn add_tool(&self) {
+        let server = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sandbox/mcp.mjs");
+        match self.tool {
+            "gemini" => {
+                let own = json!({ "command": "node", "args": [server], "trust": true });
+                self.write_home(".gemini/settings.json", &json!({ "mcpServers": { "own": own } }));
+            }
+            _ => {
+                let own = json!({ "type": "local", "command": ["node", server], "enabled": true });
+                self.write_home(".config/opencode/opencode.json", &json!({ "mcp": { "own": own } }));
+            }
+        }
+    }
+
+    /// A call of that tool, which makes a file.
+    pub fn own_tool(&self, path: &Path) -> Step {
+        let name = if self.tool == "gemini" { "mcp_own_touch" } else { "own_touch" };
+        Step::call(name, json!({ "path": path }))
+    }
+
     /// A job that must be answered right: the conversation works, and holds nothing of what `gone` names.
     pub async fn next_job_is_right(&self, cluster: &Cluster, gone: &[&str]) {
         let before = self.model.requests().len();

@@ -68,6 +68,18 @@ impl Contract {
                 definition.id, options.permissions, level.refused
             )));
         }
+        for case in &level.refused_where {
+            if let Some(file) = case.found() {
+                return Err(bad(format!(
+                    "{} can't hold permissions `{}` on this machine, where {} is: {}; move it away, or choose `full` to \
+                     let the tool do everything",
+                    definition.id,
+                    options.permissions,
+                    file.display(),
+                    case.why
+                )));
+            }
+        }
         let mut args: Vec<OsString> = definition.argv.iter().skip(1).map(OsString::from).collect();
         let of_level = args.len()..args.len() + level.args.len();
         args.extend(level.args.iter().map(OsString::from));
@@ -105,6 +117,10 @@ impl Contract {
         env.remove(&OsString::from("OLDPWD"));
         for (name, value) in &options.env {
             env.insert(name.into(), value.into());
+        }
+        for (name, text) in &level.json_env {
+            let there = env.get(OsStr::new(name)).map(|value| value.to_string_lossy().into_owned());
+            env.insert(name.into(), json_over(name, there.as_deref(), text).map_err(bad)?.into());
         }
         for when in &definition.when {
             if when.holds(&cwd, &env) {
@@ -161,6 +177,28 @@ impl Contract {
     pub fn home(&self) -> Option<&Path> {
         self.env.get(std::ffi::OsStr::new("HOME")).map(Path::new)
     }
+}
+
+/// The JSON object `text` put over the one that the variable `name` holds.
+fn json_over(name: &str, there: Option<&str>, text: &str) -> Result<String, String> {
+    fn put(over: serde_json::Value, under: &mut serde_json::Value) {
+        match (over, under) {
+            (serde_json::Value::Object(over), serde_json::Value::Object(under)) => {
+                for (key, value) in over {
+                    put(value, under.entry(key).or_insert(serde_json::Value::Null));
+                }
+            }
+            (over, under) => *under = over,
+        }
+    }
+    let Some(there) = there.filter(|there| !there.trim().is_empty()) else { return Ok(text.to_owned()) };
+    let over = serde_json::from_str(text).map_err(|error| format!("`json_env.{name}` of the definition: {error}"))?;
+    // Its text may hold a key, so only the place is told.
+    let mut under: serde_json::Value = serde_json::from_str(there).ok().filter(serde_json::Value::is_object).ok_or_else(
+        || format!("{name} in the environment is no JSON object, which the permission level has to add to; correct or unset it"),
+    )?;
+    put(over, &mut under);
+    Ok(under.to_string())
 }
 
 /// The places that a level's `writable` names.
@@ -258,6 +296,35 @@ mod tests {
         assert_eq!(with(&[("A", "")], toml).unwrap(), "/h/a");
         assert_eq!(with(&[("A", "/mine:/own")], toml).unwrap(), "/h/a:/mine:/own");
         assert_eq!(with(&[], "[prepend_env.A]\nvalue = \"\"\nseparator = \":\""), None);
+    }
+
+    #[test]
+    fn a_levels_json_stands_over_the_callers() {
+        let toml = r#"permissions.edit.json_env.A = '{"a":{"b":1},"c":[1]}'"#;
+        let with = |value: &str| {
+            let options = ContractOptions { env: [("A".into(), value.into())].into(), ..ContractOptions::default() };
+            resolve(toml, &options).map(|contract| contract.env[OsStr::new("A")].clone())
+        };
+        assert_eq!(with("").unwrap(), r#"{"a":{"b":1},"c":[1]}"#);
+        assert_eq!(with(r#"{"a":{"b":2,"k":3},"c":[2],"m":4}"#).unwrap(), r#"{"a":{"b":1,"k":3},"c":[1],"m":4}"#);
+        let error = with("sk-secret").unwrap_err().message;
+        assert!(error.starts_with("A in the environment is no JSON object") && !error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_level_is_refused_where_something_takes_it_away() {
+        let place = tempfile::tempdir().unwrap();
+        let toml = format!(
+            "[[permissions.edit.refused_where]]\ndirectory = {:?}\nsuffix = '.toml'\nwhy = 'it comes first'",
+            place.path()
+        );
+        std::fs::write(place.path().join("read.me"), "").unwrap();
+        resolve(&toml, &ContractOptions::default()).unwrap();
+        std::fs::write(place.path().join("all.toml"), "").unwrap();
+        let error = resolve(&toml, &ContractOptions::default()).unwrap_err().message;
+        assert!(error.contains("all.toml") && error.contains("it comes first"), "{error}");
+        let full = ContractOptions { permissions: Permissions::Full, ..ContractOptions::default() };
+        resolve(&toml, &full).unwrap();
     }
 
     #[test]

@@ -208,6 +208,9 @@ pub struct PermissionLevel {
     pub args: Vec<String>,
     /// Environment variables that are set.
     pub env: BTreeMap<String, String>,
+    /// JSON objects that are put over those which the variables hold, key by key.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub json_env: BTreeMap<String, String>,
     /// Values for the driver (Codex: `sandbox`, `approval`; ACP: `mode`).
     pub settings: BTreeMap<String, String>,
     /// Where the tool and all that it starts may write: `{directory}`, `{repository}` (the git directory of the
@@ -219,6 +222,30 @@ pub struct PermissionLevel {
     pub prevents: Vec<String>,
     /// Why this tool can't hold the level; it is then refused. Empty: it holds. `full` is never refused.
     pub refused: String,
+    /// What on a machine takes the level from the tool's hands, so that it is refused there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused_where: Vec<RefusedWhere>,
+}
+
+/// Files before which a permission level can't be held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusedWhere {
+    /// A directory; nothing is refused where it is missing.
+    pub directory: PathBuf,
+    /// How the names of the files end.
+    pub suffix: String,
+    /// Why the level can't be held then.
+    pub why: String,
+}
+
+impl RefusedWhere {
+    /// The first such file.
+    pub fn found(&self) -> Option<PathBuf> {
+        let entries = std::fs::read_dir(&self.directory).ok()?;
+        let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        files.filter(|file| file.to_string_lossy().ends_with(&self.suffix)).min()
+    }
 }
 
 /// Whether instances may share a process.

@@ -114,9 +114,23 @@ fn environment(definition: &Definition, found: &mut Problems) {
         check(&["model".into(), "env".into(), name.as_str().into()], name, value);
     }
     for (level, meaning) in &definition.permissions {
-        for (name, value) in &meaning.env {
-            let level = level.to_string();
-            check(&["permissions".into(), level.as_str().into(), "env".into(), name.as_str().into()], name, value);
+        let level = level.to_string();
+        for (table, variables) in [("env", &meaning.env), ("json_env", &meaning.json_env)] {
+            for (name, value) in variables {
+                check(&["permissions".into(), level.as_str().into(), table.into(), name.as_str().into()], name, value);
+            }
+        }
+    }
+    for (level, meaning) in &definition.permissions {
+        for (name, value) in &meaning.json_env {
+            if !serde_json::from_str::<serde_json::Value>(value).is_ok_and(|value| value.is_object()) {
+                let level = level.to_string();
+                found.add(
+                    &["permissions".into(), level.as_str().into(), "json_env".into(), name.as_str().into()],
+                    "it is no JSON object",
+                    "correct it",
+                );
+            }
         }
     }
     for path in definition.files.keys() {
@@ -224,7 +238,12 @@ fn levels(definition: &Definition, found: &mut Problems) {
             found.add(&path, "the reason is blank", "say why the tool can't hold the level, or take it out");
         }
         let used = meaning.writable.is_some();
-        if used || !(meaning.args.is_empty() && meaning.env.is_empty() && meaning.settings.is_empty()) {
+        if used
+            || !(meaning.args.is_empty()
+                && meaning.env.is_empty()
+                && meaning.json_env.is_empty()
+                && meaning.settings.is_empty())
+        {
             found.add(
                 &path,
                 format!("`{level}` is refused and has args, env or settings that would never be used"),

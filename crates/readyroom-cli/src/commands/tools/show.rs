@@ -101,6 +101,13 @@ fn comments(entry: &Entry) -> Vec<String> {
                 self::value(definition, name, value)
             ));
         }
+        for (name, text) in &level.json_env {
+            lines.push(format!("  with permissions {permissions}, environment: {name} with {text} over what it holds"));
+        }
+        for case in &level.refused_where {
+            let (directory, suffix) = (case.directory.display(), &case.suffix);
+            lines.push(format!("  with permissions {permissions}, refused where {directory}/*{suffix} is"));
+        }
         if let Some(places) = &level.writable {
             lines.push(format!("  with permissions {permissions}, written is only below {}", places.join(", ")));
         }
