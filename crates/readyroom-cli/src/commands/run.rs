@@ -88,12 +88,13 @@ pub fn resume(args: &ResumeArgs) -> anyhow::Result<ExitStatus> {
 }
 
 fn start(
-    plan: Plan,
+    mut plan: Plan,
     settings: Settings,
     located: Vec<Located>,
     json: Option<JsonSink>,
     journal: Option<Journal>,
 ) -> anyhow::Result<ExitStatus> {
+    plan.batch = journal.as_ref().map(|journal| journal.batch().to_owned());
     let plan = Arc::new(plan);
     let outputs = Outputs::new(Arc::clone(&plan), json, settings.keep_order, settings.terminal.stdout);
     run_plan(plan, settings, located, outputs, journal)

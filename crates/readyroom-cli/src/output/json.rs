@@ -71,6 +71,7 @@ pub fn record(plan: &Plan, ended: &Ended, file: Option<&Path>) -> serde_json::Re
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     v: u32,
+    batch: Option<&'a str>,
     job: usize,
     id: Option<&'a str>,
     input: Option<&'a str>,
@@ -178,6 +179,7 @@ impl<'a> Line<'a> {
         };
         Self {
             v: VERSION,
+            batch: plan.batch.as_deref(),
             job: planned.number,
             id: planned.id.as_deref(),
             input: planned.input.as_deref(),

@@ -10,6 +10,8 @@ pub use json::{JsonSink, record};
 use std::io;
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags};
+
 use crate::plan::Plan;
 use crate::report::Ended;
 
@@ -49,6 +51,23 @@ impl std::fmt::Display for Broken {
     }
 }
 
+/// Has `gone` called when whoever reads our stdout closes it, also while nothing is written.
+///
+/// # Errors
+/// The system refuses a thread.
+pub fn watch_stdout(gone: impl FnOnce(Broken) + Send + 'static) -> io::Result<()> {
+    let watch = move || {
+        let stdout = io::stdout();
+        // No event is asked for: that the other end is gone is told all the same. A file or a terminal has none.
+        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+        while matches!(rustix::event::poll(&mut fds, None), Err(rustix::io::Errno::INTR)) {}
+        if fds[0].revents().contains(PollFlags::ERR) {
+            gone(Broken::new("stdout", io::ErrorKind::BrokenPipe.into()));
+        }
+    };
+    std::thread::Builder::new().name("stdout".into()).spawn(watch).map(drop)
+}
+
 /// All outputs of a run.
 pub struct Outputs {
     plan: Arc<Plan>,
@@ -63,6 +82,11 @@ impl Outputs {
         let to_stdout = !json.as_ref().is_some_and(JsonSink::is_stdout);
         let answers = to_stdout.then(|| Answers::new(Arc::clone(&plan), keep_order, terminal));
         Self { plan, answers, json }
+    }
+
+    /// Whether anything is written to stdout while the run goes on.
+    pub fn use_stdout(&self) -> bool {
+        self.json.as_ref().is_some_and(JsonSink::is_stdout) || (0..self.plan.jobs.len()).any(|job| self.shows(job))
     }
 
     /// Whether the answer of this job goes to stdout.

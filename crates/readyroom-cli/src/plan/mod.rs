@@ -24,6 +24,8 @@ pub struct Plan {
     pub jobs: Vec<Planned>,
     /// The pools in order of their first jobs.
     pub pools: Vec<Pool>,
+    /// The batch's id, where a journal is kept.
+    pub batch: Option<String>,
 }
 
 /// A job with what the command knows about it.
@@ -99,7 +101,7 @@ impl Plan {
         for (pool, instances) in pools.iter_mut().zip(allot::allot(total, &counts)) {
             pool.instances = instances;
         }
-        Self { jobs, pools }
+        Self { jobs, pools, batch: None }
     }
 
     /// Refuses two jobs of one name: a batch could not tell them apart.

@@ -285,6 +285,7 @@ pub mod tests {
         Arc::new(Plan {
             jobs: jobs.collect(),
             pools: vec![Pool { kind, instances, jobs: (0..inputs.len()).collect() }],
+            batch: None,
         })
     }
 

@@ -36,6 +36,8 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 enum News {
     Pool(PoolNews),
     Printer(Reply),
+    /// Whoever reads our stdout has closed it.
+    ReaderGone(output::Broken),
     Signal(Signal),
     /// It could not be written down that a job is going to be sent.
     NotBegun(Arc<JournalError>),
@@ -60,6 +62,10 @@ pub fn run(
         let (sender, news) = mpsc::unbounded_channel();
         signals::listen(&sender, News::Signal)?;
         let (replies, kept) = (sender.clone(), sender.clone());
+        if outputs.use_stdout() {
+            let readers = sender.clone();
+            output::watch_stdout(move |gone| drop(readers.send(News::ReaderGone(gone))))?;
+        }
         let printer = Printer {
             plan: Arc::clone(&plan),
             one_shot: settings.one_shot,
@@ -150,9 +156,14 @@ impl Shell {
                 })
             }
             News::Printer(Reply::Written(job)) => Some(Input::Written(job)),
-            News::Printer(Reply::Broken(broken)) => {
-                let advice = if broken.reader_gone() { "; the rest is not run" } else { "" };
-                self.say(Message::Stopping(format!("stopping: {broken}{advice}")));
+            // With all jobs at their ends there is nothing to stop, and what can't be written the printer will find out.
+            News::ReaderGone(_) if self.state.unreported().is_empty() => None,
+            News::ReaderGone(broken) | News::Printer(Reply::Broken(broken)) => {
+                // Both may find it out.
+                if self.state.stop_reason() != Some(Stop::Output) {
+                    let advice = if broken.reader_gone() { "; the rest is not run" } else { "" };
+                    self.say(Message::Stopping(format!("stopping: {broken}{advice}")));
+                }
                 Some(Input::OutputBroken)
             }
             News::Printer(Reply::Finished) => None,

@@ -402,6 +402,11 @@ impl Cluster {
         Health { alive: status.alive, total: status.instances.len(), dead: status.dead, instances: status.instances }
     }
 
+    /// Turns that are queued, run, or wait to be read.
+    pub fn pending(&self) -> usize {
+        self.inner.pool.pending.load(Ordering::Relaxed)
+    }
+
     /// How many calls the cluster had.
     ///
     /// ```

@@ -41,6 +41,12 @@ pub fn use_program(path: impl Into<PathBuf>) {
     platform::use_program(path.into());
 }
 
+/// For a process that was forked from one with tools and executes no other program (Python's `os.fork`): lets go of them,
+/// so that they are the parent's alone and end with it. Nothing can be started here afterwards.
+pub fn leave_to_parent() {
+    platform::leave_to_parent();
+}
+
 /// Ends processes that were left behind by owners that are dead, found by the mark that each of our processes carries.
 ///
 /// That happens by itself before a program's first tool is started, so there is seldom a reason to call it. Blocks for

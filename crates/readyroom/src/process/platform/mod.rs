@@ -19,9 +19,9 @@ mod linux;
 mod portable;
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{LinuxTree as HostTree, init, sweep_orphans, use_program};
+pub(super) use linux::{LinuxTree as HostTree, init, leave_to_parent, sweep_orphans, use_program};
 #[cfg(not(target_os = "linux"))]
-pub(super) use portable::{PortableTree as HostTree, init, sweep_orphans, use_program};
+pub(super) use portable::{PortableTree as HostTree, init, leave_to_parent, sweep_orphans, use_program};
 
 /// A living process of a tree, as it was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

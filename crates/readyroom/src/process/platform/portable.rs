@@ -26,6 +26,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(in crate::process) fn init() {}
 
 #[cfg(not(target_os = "linux"))]
+pub(in crate::process) fn leave_to_parent() {}
+
+#[cfg(not(target_os = "linux"))]
 pub(in crate::process) fn use_program(_path: PathBuf) {}
 
 #[cfg(not(target_os = "linux"))]

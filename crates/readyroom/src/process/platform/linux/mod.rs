@@ -24,6 +24,7 @@ mod view;
 mod wire;
 
 pub(in crate::process) use owner::sweep_orphans;
+pub(in crate::process) use owner::leave_to_parent;
 pub(in crate::process) use program::{init, use_program};
 
 use mark::TreeId;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -36,6 +36,8 @@ const STACK: usize = 256 << 10;
 
 /// The guardian of this program, if there is one.
 static CURRENT: Mutex<Weak<Guardian>> = Mutex::new(Weak::new());
+/// Our ends of the sockets to guardians that serve us.
+static ENDS: Mutex<Vec<Weak<UnixStream>>> = Mutex::new(Vec::new());
 static SWEPT: Once = Once::new();
 static TREES: AtomicU32 = AtomicU32::new(0);
 
@@ -99,6 +101,19 @@ pub(super) struct Registered {
     pub started: oneshot::Receiver<Result<Spawned, SpawnError>>,
 }
 
+/// In a child that was forked and executes nothing else: closes its copies of our ends. While they are open, a guardian
+/// does not notice that its owner is dead.
+#[expect(unsafe_code, reason = "what owns the descriptors belongs to threads that do not exist in this process")]
+pub(in crate::process) fn leave_to_parent() {
+    // Where another thread held the lock at the fork, nobody will ever let go of it.
+    let Ok(mut ends) = ENDS.try_lock() else { return };
+    for end in ends.drain(..).filter_map(|end| end.upgrade()) {
+        // SAFETY: the descriptor is open, and in this process nothing uses or closes it again: the owner is kept for ever.
+        unsafe { rustix::io::close(end.as_raw_fd()) };
+        std::mem::forget(end);
+    }
+}
+
 impl Guardian {
     /// The guardian of this program, started if there is none.
     pub(super) async fn obtain() -> Result<Arc<Self>, SpawnError> {
@@ -144,7 +159,12 @@ impl Guardian {
             view: Mutex::new(LastView { at: None, view: Arc::default(), viewer: Viewer::default() }),
         });
         let (outgoing, orders) = mpsc::channel();
-        let writer = socket.try_clone().map_err(|error| failed("talking to", error))?;
+        let writer = Arc::new(socket.try_clone().map_err(|error| failed("talking to", error))?);
+        let socket = Arc::new(socket);
+        let mut ends = lock(&ENDS);
+        ends.retain(|end| end.strong_count() > 0);
+        ends.extend([Arc::downgrade(&writer), Arc::downgrade(&socket)]);
+        drop(ends);
         let reader = Arc::clone(&shared);
         let threads = thread::Builder::new()
             .name("readyroom-write".to_owned())

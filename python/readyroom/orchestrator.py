@@ -1,0 +1,102 @@
+"""Jobs for several tools: grouped by tool, the tools side by side.
+
+    >>> jobs = [{"tool": "python3", "prompt": f"print({n})"} for n in range(3)]
+    >>> with Orchestrator(permissions="full") as orchestrator:
+    ...     [response.text for response in orchestrator.execute_jobs(jobs)]
+    ['0\\n', '1\\n', '2\\n']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+from .cluster_manager import ClusterManager
+from .job import Job
+from .process_pool import _ended
+from .response import Response
+
+__all__ = ["Orchestrator"]
+
+
+class Orchestrator:
+    """Runs jobs on pools, one for each tool that has several; pools stay for the next call.
+
+    The methods that begin with an underscore are there to be overridden.
+    """
+
+    def __init__(self, count: int = 3, routing: str = "least_busy", **options: Any) -> None:
+        self._count = count
+        self._routing = routing
+        self._options = options
+        self._tool_pools: dict[str, ClusterManager] = {}
+
+    def execute_jobs(self, jobs: Iterable[Job | Mapping[str, Any]]) -> list[Response]:
+        """Runs jobs to their ends, and returns their responses in the jobs' order. A job that fails has its response
+        there, too.
+        """
+        all_jobs = [Job.of(job) for job in jobs]
+        for job in all_jobs:
+            if job.tool is None:
+                raise ValueError(f"the job {job.prompts[0][:40]!r} names no tool")
+        places: dict[str, list[int]] = {}
+        for at, job in enumerate(all_jobs):
+            places.setdefault(str(job.tool), []).append(at)
+        groups = self._group_by_tool(all_jobs)
+        results: dict[int, Response] = {}
+        with ThreadPoolExecutor(max_workers=max(1, len(groups)), thread_name_prefix="readyroom-tool") as threads:
+            running = {tool: threads.submit(self._execute, tool, of_tool) for tool, of_tool in groups.items()}
+            for tool, future in running.items():
+                results.update(zip(places[tool], future.result()))
+        return [results[at] for at in range(len(all_jobs))]
+
+    def _execute(self, tool: str, jobs: Sequence[Job]) -> list[Response]:
+        if len(jobs) > 1 or tool in self._tool_pools:
+            return self._execute_with_pool(self._get_or_create_pool(tool), jobs)
+        return self._execute_one_shot(jobs)
+
+    def _group_by_tool(self, jobs: Sequence[Job]) -> dict[str, list[Job]]:
+        """The jobs of each tool, in order."""
+        groups: dict[str, list[Job]] = {}
+        for job in jobs:
+            groups.setdefault(str(job.tool), []).append(job)
+        return groups
+
+    def _get_or_create_pool(self, tool_id: str) -> ClusterManager:
+        """The pool of a tool, launched when it is first needed."""
+        if tool_id not in self._tool_pools:
+            self._tool_pools[tool_id] = ClusterManager(tool_id, self._count, self._routing, **self._options)
+        return self._tool_pools[tool_id]
+
+    def _execute_with_pool(self, pool: ClusterManager, jobs: Sequence[Job]) -> list[Response]:
+        """Runs jobs on a pool."""
+        futures = [pool.submit(job) for job in jobs]
+        return [_ended(future) for future in futures]
+
+    def _execute_one_shot(self, jobs: Sequence[Job]) -> list[Response]:
+        """Runs jobs in a process each."""
+        responses = []
+        for job in jobs:
+            options = {**self._options, "one_shot": True}
+            with ClusterManager(str(job.tool), 1, self._routing, **options) as cluster:
+                responses.append(_ended(cluster.submit(job)))
+        return responses
+
+    def close(self) -> None:
+        """Ends all pools."""
+        while self._tool_pools:
+            _, pool = self._tool_pools.popitem()
+            pool.shutdown()
+
+    def __enter__(self) -> Orchestrator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Orchestrator with pools of {', '.join(self._tool_pools) or 'no tool yet'}>"
