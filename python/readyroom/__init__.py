@@ -15,13 +15,12 @@ from __future__ import annotations
 import logging as _logging
 import os as _os
 
-from . import _binary, _core
+from . import _binary, _core, errors
 from .aio import AsyncCluster
 from .batch import BatchResult, Outcome, resume, run_batch
 from .cluster_manager import ClusterManager, TurnFuture, launch_cluster
 from .cluster_manager import _open as _open_clusters
 from .errors import *  # noqa: F403
-from .errors import __all__ as _errors
 from .executor import ClusterExecutor
 from .job import Job
 from .orchestrator import Orchestrator
@@ -57,7 +56,7 @@ __all__ = [
     "resume",
     "run_batch",
 ]
-__all__ += _errors
+__all__ += errors.__all__
 
 _logging.getLogger("readyroom").addHandler(_logging.NullHandler())
 

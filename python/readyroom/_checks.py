@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 def text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {type(value).__name__}")
-    return str(value.value) if hasattr(value, "value") else value
+    return str(value.value) if isinstance(value, enum.Enum) else value
 
 
 def optional_text(name: str, value: Any) -> str | None:

@@ -1,6 +1,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
+__all__ = [
+    "Cluster",
+    "Events",
+    "RawResponse",
+    "Ticket",
+    "__version__",
+    "forked",
+    "launch",
+    "load_registry",
+    "new_caller",
+    "use_program",
+]
+
 __version__: str
 
 _Parts = tuple[str, str, str, bool, str, float | None, str | None]

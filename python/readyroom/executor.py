@@ -34,7 +34,7 @@ class ClusterExecutor(Executor):
         self._down = False
         self._open: set[TurnFuture] = set()
 
-    def submit(
+    def submit(  # type: ignore[override]
         self, fn: str | Job | Mapping[str, Any] | Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> Future[Response]:
         """Submits a job. Raises ``RuntimeError`` after a shutdown."""
@@ -52,7 +52,7 @@ class ClusterExecutor(Executor):
 
     def _ended(self, future: Future[Response]) -> None:
         with self._lock:
-            self._open.discard(future)  # type: ignore[arg-type]
+            self._open.discard(future)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes nothing new. With ``wait``, returns when all jobs have ended and the instances are gone; without, what

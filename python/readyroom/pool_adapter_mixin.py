@@ -123,7 +123,7 @@ def make_pool_aware(
     kind = type(adapter)
     pooled = type(kind.__name__, (_Pooled, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
     twin = copy.copy(adapter)
-    twin.__class__ = pooled
+    object.__setattr__(twin, "__class__", pooled)
     pool = cast("_Pooled", twin)
     pool._hooks = (to_turn, to_result)
     pool.use_pool(pool_count, chosen, **options)

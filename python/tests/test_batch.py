@@ -1,0 +1,88 @@
+"""Batches from Python: durable, resumable, told job by job."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import python
+
+from readyroom import BadInput, Crashed, Job, NotReady, Outcome, resume, run_batch
+
+
+def test_outcomes_come_in_the_jobs_order() -> None:
+    seen: list[Outcome] = []
+    jobs = [Job("@sleep 300", id="slow"), "quick", {"prompt": ["one", "two"], "id": "pair"}, Job("@crash", id="bad")]
+    result = run_batch(jobs, tool="echo", instances=2, progress=False, on_outcome=seen.append)
+    assert not result.ok and result.status == 1 and result.batch
+    assert [outcome.id for outcome in result] == ["slow", None, "pair", "bad"]
+    assert [outcome.answer for outcome in result][1:3] == ["quick\n", "two\n"]
+    assert [outcome.id for outcome in result.failed] == ["bad"] and isinstance(result[3].error, Crashed)
+    assert sorted(outcome.job for outcome in seen) == [1, 2, 3, 4]
+    again = resume(result.batch, failed=True, progress=False)
+    assert [outcome.id for outcome in again] == ["bad"]
+
+
+def test_a_killed_batch_is_resumed(tmp_path: Path) -> None:
+    journal, log = tmp_path / "journal.sqlite", tmp_path / "log"
+    program = python(
+        f"""
+import readyroom
+from readyroom import Job
+jobs = [Job(f"@sleep 100\\nturn {{n}}", id=f"job {{n}}") for n in range(20)]
+with open({str(log)!r}, "w") as log:
+    def told(outcome):
+        print(outcome.id, file=log, flush=True)
+    readyroom.run_batch(jobs, tool="echo", instances=2, permissions="read", journal={str(journal)!r},
+                        progress=False, on_outcome=told)
+"""
+    )
+    until = time.monotonic() + 30
+    while not (log.exists() and len(log.read_text().splitlines()) >= 4) and time.monotonic() < until:
+        time.sleep(0.01)
+    program.send_signal(signal.SIGKILL)
+    program.communicate()
+    told = log.read_text().splitlines()
+    assert 4 <= len(told) < 20
+    until = time.monotonic() + 20
+    while True:
+        try:
+            result = resume(journal=journal, progress=False)
+            break
+        except BadInput as error:  # its command is on its way down
+            assert "is being run by" in str(error) and time.monotonic() < until
+            time.sleep(0.05)
+    assert result.ok
+    rest = [outcome.id for outcome in result]
+    assert not set(rest) & set(told)
+    assert len(resume(result.batch, journal=journal, progress=False)) == 0
+
+
+def test_what_is_wrong_is_raised() -> None:
+    with pytest.raises(BadInput, match="no-such-tool"):
+        run_batch(["x"], tool="no-such-tool", progress=False)
+    with pytest.raises(BadInput, match="id"):
+        run_batch([Job("x", id="a"), Job("y", id="a")], tool="echo", progress=False)
+    with pytest.raises(BadInput, match="no batch"):
+        resume("nowhere", progress=False)
+    with pytest.raises(TypeError, match="instances must be an int"):
+        run_batch(["x"], tool="echo", instances="3")
+    with pytest.raises(ValueError, match="mode"):
+        run_batch([Job("x", mode="ask")], tool="echo")
+    result = run_batch(["x"], tool="crashing", progress=False)
+    assert result.status == 3 and isinstance(result[0].error, NotReady)
+
+
+def test_an_exception_in_the_callback_stops_the_batch() -> None:
+    def fail(outcome: Outcome) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_batch(["one", "@sleep 60000"], tool="echo", instances=2, progress=False, on_outcome=fail)
+
+
+def test_a_bar_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_batch(["one", "two"], tool="echo", progress=True).ok
+    assert "2/2" in capfd.readouterr().err
