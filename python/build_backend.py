@@ -16,22 +16,23 @@ PLACE = HERE / "readyroom" / "_bin" / "readyroom"
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    _command()
-    return maturin.build_wheel(wheel_directory, config_settings, metadata_directory)
+    return maturin.build_wheel(wheel_directory, _prepared(config_settings), metadata_directory)
 
 
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
-    _command()
-    return maturin.build_editable(wheel_directory, config_settings, metadata_directory)
+    return maturin.build_editable(wheel_directory, _prepared(config_settings), metadata_directory)
 
 
-def _command():
-    """Puts the command where the wheel takes it from."""
+def _prepared(config_settings):
+    """Puts the command where the wheel takes it from. The setting `profile` is cargo's, by default `release`."""
+    settings = dict(config_settings or {})
+    profile = settings.pop("profile", "release")
     cargo = os.environ.get("CARGO", "cargo")
-    build = [cargo, "build", "--release", "--package", "readyroom-cli", "--bin", "readyroom", "--message-format=json"]
-    built = subprocess.run(build, cwd=HERE, check=True, stdout=subprocess.PIPE).stdout
+    build = [cargo, "build", "--profile", profile, "--package", "readyroom-cli", "--bin", "readyroom"]
+    built = subprocess.run([*build, "--message-format=json"], cwd=HERE, check=True, stdout=subprocess.PIPE).stdout
     programs = [json.loads(line).get("executable") for line in built.splitlines()]
     program = next(program for program in programs if program)
     PLACE.parent.mkdir(exist_ok=True)
     shutil.copy(program, PLACE)
     PLACE.chmod(0o755)
+    return {**settings, "build-args": f"--profile {profile} {settings.get('build-args', '')}".strip()}

@@ -38,17 +38,21 @@ pub struct Options {
 }
 
 /// Who does the work, and where.
-struct Demo {
-    sandbox: Sandbox,
+pub struct Demo {
+    /// Where the files are.
+    pub sandbox: Sandbox,
     /// The local model; none where the person's own is asked.
     model: Option<Model>,
     name: Option<String>,
-    files: Vec<String>,
+    /// The files, as seen from the sandbox's directory.
+    pub files: Vec<String>,
+    at_once: usize,
 }
 
 /// Shows it. Whether all edits were made.
 pub fn run(options: &Options) -> anyhow::Result<bool> {
-    let demo = Demo::new(options)?;
+    let latency = (!options.real).then_some(options.latency);
+    let demo = Demo::new(FILES, AT_ONCE, latency, options.model.clone());
     println!("A repository of {FILES} files; the work: {PROMPT:?}.");
     match (&demo.model, &demo.name) {
         (Some(_), _) => println!("The model is a local one that thinks for {} ms.", options.latency),
@@ -94,17 +98,19 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
 }
 
 impl Demo {
-    fn new(options: &Options) -> anyhow::Result<Self> {
-        let model = (!options.real).then(Model::start);
+    /// So many files, and so many workers at once. The local model thinks for `latency` milliseconds; without, the person's own
+    /// is asked, by `name`.
+    pub fn new(count: usize, at_once: usize, latency: Option<u64>, name: Option<String>) -> Self {
+        let model = latency.map(|_| Model::start());
         let sandbox = match &model {
             Some(model) => Sandbox::new("aider", model),
             None => Sandbox::bare("aider"),
         };
-        let files: Vec<String> = (1..=FILES).map(|number| format!("src/part_{number:02}.py")).collect();
+        let files: Vec<String> = (1..=count).map(|number| format!("src/part_{number:03}.py")).collect();
         for (number, file) in files.iter().enumerate() {
             sandbox.write(file, before(number));
-            if let Some(model) = &model {
-                model.on(file, Step::say(edit(file, number)).after(options.latency));
+            if let (Some(model), Some(latency)) = (&model, latency) {
+                model.on(file, Step::say(edit(file, number)).after(latency));
             }
         }
         // Where a person has no name in git, each aider gives the repository one, and several at once get into each
@@ -112,7 +118,7 @@ impl Demo {
         sandbox.git(&["config", "user.name", "readyroom demo"]);
         sandbox.git(&["config", "user.email", "demo@localhost"]);
         sandbox.commit();
-        Ok(Self { sandbox, model, name: options.model.clone(), files })
+        Self { sandbox, model, name, files, at_once }
     }
 
     /// Puts a command into the sandbox; with the person's own model only into its directory.
@@ -125,16 +131,19 @@ impl Demo {
 
     fn warm(&self) -> anyhow::Result<Duration> {
         let mut command = Command::new(fake::program("readyroom"));
-        command.args(["run", "-t", "aider", "-j", &AT_ONCE.to_string()]);
+        command.args(["run", "-t", "aider", "-j", &self.at_once.to_string()]);
         command.args(self.name.iter().flat_map(|name| ["--model", name]));
         command.arg(PROMPT).args(&self.files);
-        // The definition names aider; here that is the one that was installed for this.
-        command.env("PATH", path_with(&tools::program("aider"))?);
-        self.timed(&mut command)
+        self.by_name(&mut command)
+    }
+
+    /// Runs a command that knows aider by its name: here that is the one that was installed for this.
+    pub fn by_name(&self, command: &mut Command) -> anyhow::Result<Duration> {
+        self.timed(command.env("PATH", path_with(&tools::program("aider"))?))
     }
 
     /// Does the first `count` files by a process each, so many at once.
-    fn processes(&self, count: usize, at_once: usize) -> anyhow::Result<Duration> {
+    pub fn processes(&self, count: usize, at_once: usize) -> anyhow::Result<Duration> {
         let mut command = Command::new("xargs");
         command.args(["-P", &at_once.to_string(), "-I{}"]);
         self.by_message(&mut command);
@@ -147,7 +156,7 @@ impl Demo {
     /// The same with GNU parallel.
     fn parallel(&self, count: usize) -> anyhow::Result<Duration> {
         let mut command = Command::new("parallel");
-        command.args(["--will-cite", "--quote", "-j", &AT_ONCE.to_string()]);
+        command.args(["--will-cite", "--quote", "-j", &self.at_once.to_string()]);
         self.by_message(&mut command);
         command.arg(":::").args(&self.files[..count]).stdin(Stdio::null());
         self.timed(&mut command)
@@ -174,7 +183,7 @@ impl Demo {
     }
 
     /// Says how large the diff is, compares it where the edits are known, and takes it back.
-    fn check(&self, count: usize, who: &str) -> anyhow::Result<bool> {
+    pub fn check(&self, count: usize, who: &str) -> anyhow::Result<bool> {
         let changed = self.sandbox.git(&["diff", "--shortstat"]);
         let right = (0..count).filter(|number| self.sandbox.read(&self.files[*number]) == Some(after(*number))).count();
         if self.model.is_some() {

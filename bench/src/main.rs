@@ -7,6 +7,7 @@
 
 mod demo;
 mod fill;
+mod python;
 mod stats;
 mod turn;
 mod warm;
@@ -48,6 +49,21 @@ enum Part {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// A turn from Python against one from Rust; how soon `read_any` returns; memory over 100,000 turns.
+    Python {
+        /// Turns in a round.
+        #[arg(long, default_value_t = 3000)]
+        turns: usize,
+        /// Rounds; the sides take turns.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// A real edit in each of 218 files, from Python on 5 warm aiders, and by a process a file.
+    Rollout {
+        /// How many files.
+        #[arg(long, default_value_t = 218)]
+        files: usize,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -57,6 +73,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Part::Warm { tools, jobs, one_shots } => warm::run(&tools, jobs, one_shots)?,
         Part::Fill => fill::run()?,
         Part::Turn { turns, rounds } => turn::run(turns, rounds)?,
+        Part::Python { turns, rounds } => python::turn(turns, rounds)?,
+        Part::Rollout { files } => python::rollout(files)?,
     };
     println!("{}", if met { "all goals met" } else { "a goal was missed" });
     Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -129,7 +129,8 @@ async fn asynchronous(instances: usize, turns: usize, context: Context) -> anyho
     Ok(took)
 }
 
-fn blocking(turns: usize) -> anyhow::Result<Duration> {
+/// The time of a turn with the blocking interface.
+pub fn blocking(turns: usize) -> anyhow::Result<Duration> {
     let (definition, program) = fake::echo_definition(&[]);
     let cluster = blocking::Cluster::launch(definition, &program, options(1, Context::Keep))?;
     cluster.submit("hello")?.wait();

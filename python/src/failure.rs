@@ -44,8 +44,7 @@ pub fn launch_exception(py: Python<'_>, error: &LaunchError) -> PyErr {
     match error {
         LaunchError::Refused(failure) => exception(py, failure),
         LaunchError::NotReady { evidence, .. } => {
-            let instances: Vec<(usize, Parts)> =
-                evidence.iter().map(|(at, failure)| (*at, parts(failure))).collect();
+            let instances: Vec<(usize, Parts)> = evidence.iter().map(|(at, failure)| (*at, parts(failure))).collect();
             made(py, "_not_ready", (error.to_string(), instances))
         }
         other => PyValueError::new_err(other.to_string()),

@@ -65,7 +65,15 @@ impl RawResponse {
     #[getter]
     fn failure(&self) -> Option<Parts> {
         let told = |name: &'static str, evidence: &str| {
-            (name, self.0.outcome.to_string(), evidence.to_owned(), name != "cancelled", "caller".to_owned(), None, None)
+            (
+                name,
+                self.0.outcome.to_string(),
+                evidence.to_owned(),
+                name != "cancelled",
+                "caller".to_owned(),
+                None,
+                None,
+            )
         };
         match &self.0.outcome {
             Outcome::Succeeded => None,

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
@@ -65,9 +65,7 @@ pub fn wait<T: Send>(py: Python<'_>, future: impl Future<Output = T> + Send) -> 
     let runtime = runtime()?;
     let mut future = pin!(future);
     loop {
-        let done = py.detach(|| {
-            runtime.block_on(async { tokio::time::timeout(SLICE, future.as_mut()).await.ok() })
-        });
+        let done = py.detach(|| runtime.block_on(async { tokio::time::timeout(SLICE, future.as_mut()).await.ok() }));
         match done {
             Some(value) => return Ok(value),
             None => py.check_signals()?,

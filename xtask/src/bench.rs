@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{host, install};
+use crate::{host, install, python};
 
 /// The demonstration. It is the tools' time that it shows, so our own program is built without optimisation.
 pub fn demo(real: bool, more: &[String]) -> anyhow::Result<bool> {
@@ -18,6 +18,10 @@ pub fn part(part: &str, more: &[String]) -> anyhow::Result<bool> {
     install::tools()?;
     build(&["--release"])?;
     let args: Vec<String> = std::iter::once(part.to_owned()).chain(more.iter().cloned()).collect();
+    // These parts run the package as it is installed.
+    if ["python", "rollout"].contains(&part) {
+        python::installed()?;
+    }
     run("release", &args)
 }
 
@@ -31,5 +35,6 @@ fn run(profile: &str, args: &[String]) -> anyhow::Result<bool> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| host::workspace().join("target"), Into::into);
     let mut command = Command::new(target.join(profile).join("readyroom-bench"));
     command.args(args).env("READYROOM_TOOLS_DIR", host::tools());
+    command.env("READYROOM_PYTHON", host::tools().join("python/bin/python"));
     Ok(command.status()?.success())
 }

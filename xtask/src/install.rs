@@ -13,12 +13,13 @@ use serde_json::json;
 use crate::host::{self, Version};
 
 /// The npm packages: package, version, and the program whose version proves it.
-const PACKAGES: [(&str, &str, Option<&str>); 5] = [
+const PACKAGES: [(&str, &str, Option<&str>); 6] = [
     ("@anthropic-ai/claude-code", "2.1.197", Some("claude")),
     ("@copilotkit/aimock", "1.43.0", None),
     ("@google/gemini-cli", "0.61.0", Some("gemini")),
     ("@openai/codex", "0.169.0", Some("codex")),
     ("opencode-ai", "1.18.33", Some("opencode")),
+    ("pyright", "1.1.414", Some("pyright")),
 ];
 
 /// What puts the native programs of these packages in place. npm can be set to run no such script by itself.
@@ -56,6 +57,26 @@ pub fn cargo_deny() -> anyhow::Result<std::path::PathBuf> {
         })
     })?;
     Ok(directory.join("bin/cargo-deny"))
+}
+
+/// Installs what building and testing the Python package takes where it is missing, and gives the interpreter.
+pub fn python() -> anyhow::Result<std::path::PathBuf> {
+    let root = host::tools();
+    let _lock = lock(&root)?;
+    let directory = root.join("python");
+    let wanted = fs::read_to_string(host::workspace().join("python/requirements.txt"))?;
+    lot(&directory, &wanted, |directory| {
+        let python = host::python()?;
+        host::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(directory))
+            .context("the virtual environment (Debian: python3-venv)")?;
+        host::persist(|| {
+            let mut command = Command::new(directory.join("bin/python"));
+            command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+            command.arg(host::workspace().join("python/requirements.txt"));
+            command
+        })
+    })?;
+    Ok(directory.join("bin/python"))
 }
 
 fn lock(root: &Path) -> anyhow::Result<File> {

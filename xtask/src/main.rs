@@ -8,6 +8,7 @@ mod bench;
 mod host;
 mod install;
 mod lint;
+mod python;
 mod test;
 
 use std::process::ExitCode;
@@ -48,6 +49,10 @@ enum Command {
         #[arg(last = true)]
         more: Vec<String>,
     },
+    /// Build the Python package's wheel below target/wheels.
+    Wheel,
+    /// Build the documentation's site below target/site, with all links checked.
+    Docs,
     /// Check the form of the code: fmt, clippy and rustdoc with warnings as errors, and cargo-deny.
     Lint,
     /// Check dependencies with cargo-deny, which is installed below target/tools where it is missing.
@@ -77,6 +82,11 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Test { filter } => test::run(filter.as_deref()),
         Command::Demo { real, more } => bench::demo(real, &more),
         Command::Bench { part, more } => bench::part(&part, &more),
+        Command::Wheel => {
+            println!("{}", python::wheel()?.display());
+            Ok(true)
+        }
+        Command::Docs => python::docs(),
         Command::Lint => lint::all(),
         Command::Deny => lint::deny(),
         Command::Ci => {

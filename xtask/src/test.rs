@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
-use crate::{host, install};
+use crate::{host, install, python};
 
 /// What the test binaries said.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,14 +28,26 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<bool> {
     // The tests drive programs of the workspace, which cargo builds only for tests of the same package.
     host::run(cargo(&["build", "--workspace", "--bins"]).stdout(Stdio::null()))?;
     let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
+    command.args(["--"].iter().filter(|_| filter.is_some())).args(filter);
+    let mut counts = Counts::default();
+    let mut ended_well = counted(command, &mut counts)?;
+    if filter.map_or(Ok(true), python::has_test)? {
+        ended_well &= counted(python::tests(filter)?, &mut counts)?;
+    }
+    let lines = counts.verdict(ended_well, filter.is_none());
+    for line in &lines.0 {
+        println!("{line}");
+    }
+    Ok(lines.1)
+}
+
+/// Runs tests, shows and counts what they say; whether they ended well.
+fn counted(mut command: Command, counts: &mut Counts) -> anyhow::Result<bool> {
     let mut child = command
-        .args(["--"].iter().filter(|_| filter.is_some()))
-        .args(filter)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .context("cargo can't be run")?;
-    let mut counts = Counts::default();
+        .with_context(|| format!("{command:?} can't be run"))?;
     let mut out = std::io::stdout().lock();
     for line in BufReader::new(child.stdout.take().expect("stdout is piped")).split(b'\n') {
         let line = line.context("the tests' output")?;
@@ -44,13 +56,7 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<bool> {
         out.write_all(b"\n")?;
         out.flush()?;
     }
-    let ended_well = child.wait()?.success();
-    drop(out);
-    let lines = counts.verdict(ended_well, filter.is_none());
-    for line in &lines.0 {
-        println!("{line}");
-    }
-    Ok(lines.1)
+    Ok(child.wait()?.success())
 }
 
 fn cargo(args: &[&str]) -> Command {
@@ -60,8 +66,22 @@ fn cargo(args: &[&str]) -> Command {
 }
 
 impl Counts {
-    /// Takes a line of a test binary's output.
+    /// Takes a line of a test binary's output, or of pytest's: `3 failed, 128 passed, 1 skipped, 1 error in 15.53s`.
     fn line(&mut self, line: &str) {
+        if let Some((numbers, time)) = line.rsplit_once(" in ")
+            && time.starts_with(|sign: char| sign.is_ascii_digit())
+        {
+            for part in numbers.split(", ") {
+                match part.trim_matches(['=', ' ']).split_once(' ').map(|(number, what)| (number.parse::<u64>(), what))
+                {
+                    Some((Ok(number), "passed")) => self.passed += number,
+                    Some((Ok(number), "failed" | "error" | "errors")) => self.failed += number,
+                    // One that is expected to fail has shown nothing either.
+                    Some((Ok(number), "skipped" | "xfailed" | "xpassed")) => self.ignored += number,
+                    _ => {}
+                }
+            }
+        }
         // Something that a test's child printed may stand before it on the same line.
         if let Some(at) = line.find("test result: ") {
             let mut numbers = line[at..].split([';', '.']).filter_map(|part| {
@@ -120,7 +140,7 @@ impl Counts {
 mod tests {
     use super::*;
 
-    fn counted(lines: &[&str]) -> Counts {
+    fn counts_of(lines: &[&str]) -> Counts {
         let mut counts = Counts::default();
         lines.iter().for_each(|line| counts.line(line));
         counts
@@ -128,7 +148,7 @@ mod tests {
 
     #[test]
     fn counts_are_summed_over_all_binaries() {
-        let counts = counted(&[
+        let counts = counts_of(&[
             "test driver::tests::rule_03_a_success_may_hold_a_failure ... ok",
             "test rule_04_ended_is_not_quiescent ... FAILED",
             "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.33s",
@@ -138,6 +158,17 @@ mod tests {
         let (lines, well) = counts.verdict(false, false);
         assert_eq!(lines.last().unwrap(), "13 passed, 2 failed, 0 skipped");
         assert!(!well);
+    }
+
+    #[test]
+    fn the_counts_of_pytest_are_added() {
+        let counts = counts_of(&[
+            "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.33s",
+            "took 3 passed in vain",
+            "1 failed, 36 passed, 2 skipped, 1 error in 60.69s (0:01:00)",
+            "===== 128 passed, 3 warnings in 15.53s =====",
+        ]);
+        assert_eq!(counts, Counts { passed: 166, failed: 2, ignored: 2, rules: BTreeSet::new() });
     }
 
     #[test]

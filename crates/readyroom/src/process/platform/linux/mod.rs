@@ -23,8 +23,8 @@ mod program;
 mod view;
 mod wire;
 
-pub(in crate::process) use owner::sweep_orphans;
 pub(in crate::process) use owner::leave_to_parent;
+pub(in crate::process) use owner::sweep_orphans;
 pub(in crate::process) use program::{init, use_program};
 
 use mark::TreeId;
