@@ -23,6 +23,9 @@ TOOLS = Path(os.environ.get("READYROOM_TOOLS_DIR", REPOSITORY / "target/tools"))
 #: Programs of the workspace, as `cargo xtask test` builds them.
 PROGRAMS = Path(os.environ.get("READYROOM_PROGRAMS_DIR", REPOSITORY / "target/debug"))
 
+#: The environment of the person who runs the tests, for what builds.
+OWN = dict(os.environ)
+
 _FOREIGN = re.compile(
     "API_KEY|BASE_URL|API_BASE|^(AIDER|ANTHROPIC|AWS|AZURE|CLAUDE|CODEX|GEMINI|GOOGLE|LITELLM|OPENAI|OPENCODE|READYROOM|XDG)_"
 )
@@ -73,7 +76,6 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (tools / "python3.toml").write_text(documented("python3.toml"))
     (tools / "echo.toml").write_text(echo("echo", "--interrupt"))
     (tools / "crashing.toml").write_text(echo("crashing", "--crash-start", "no licence found"))
-    kept = dict(os.environ)
     for name in list(os.environ):
         if _FOREIGN.search(name):
             del os.environ[name]
@@ -83,8 +85,9 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(work)
     yield root
     os.chdir(before)
-    os.environ.clear()
-    os.environ.update(kept)
+    for name in set(os.environ) - set(OWN) - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update(OWN)
 
 
 def processes(root: Path) -> list[tuple[int, str]]:

@@ -75,7 +75,7 @@ def test_many_threads_and_tasks_share_a_cluster(tmp_path: Path) -> None:
     """20 threads and 200 tasks: each has its own answers, and its `/add` and prompt on one instance."""
     (tmp_path / "file").touch()
     wrong: list[str] = []
-    turns = 90
+    turns = 91
 
     def check(name: str, n: int, first: int, second: int, response: Response | None) -> None:
         text = f"{name} {n}"

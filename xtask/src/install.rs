@@ -92,7 +92,8 @@ fn lot(directory: &Path, wanted: &str, install: impl Fn(&Path) -> anyhow::Result
     if fs::read_to_string(&marker).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
-    println!("installing {} into {}", wanted.replace('\n', " "), directory.display());
+    let named: Vec<&str> = wanted.lines().filter(|line| !line.starts_with('#')).collect();
+    println!("installing {} into {}", named.join(" "), directory.display());
     fs::create_dir_all(directory)?;
     install(directory).with_context(|| format!("{} could not be installed", wanted.replace('\n', " ")))?;
     fs::write(&marker, wanted)?;

@@ -76,6 +76,7 @@ pub fn docs() -> anyhow::Result<bool> {
     let python = python()?;
     let site = host::workspace().join("target/site");
     let mut mkdocs = within(&python)?;
+    mkdocs.env("NO_MKDOCS_2_WARNING", "1");
     mkdocs.args(["-m", "mkdocs", "build", "--strict", "--quiet", "--clean", "--site-dir"]).arg(&site);
     host::run(&mut mkdocs)?;
     let mut rustdoc = Command::new("cargo");
