@@ -83,25 +83,45 @@ def _again(kind: type[ReadyroomError], message: str, state: dict[str, object]) -
 
 
 class QueueFull(ReadyroomError):
-    """As many turns are queued or unread as ``max_pending`` allows: read some first."""
+    """As many turns are queued or unread as ``max_pending`` allows: read some first.
+
+    >>> from readyroom import QueueFull
+    >>> QueueFull.kind
+    'queue_full'
+    """
 
     kind = "queue_full"
 
 
 class TurnFailed(ReadyroomError):
-    """A turn did not succeed; each kind has a class below this one."""
+    """A turn did not succeed; each kind has a class below this one.
+
+    >>> from readyroom import TurnFailed
+    >>> TurnFailed.kind
+    'failed'
+    """
 
     kind = "failed"
 
 
 class ToolMissing(TurnFailed):
-    """The tool's program was not found."""
+    """The tool's program was not found.
+
+    >>> from readyroom import ToolMissing
+    >>> ToolMissing.kind
+    'tool_missing'
+    """
 
     kind = "tool_missing"
 
 
 class NotReady(TurnFailed):
-    """No instance became ready. ``instances`` holds the failure of each, by index."""
+    """No instance became ready. ``instances`` holds the failure of each, by index.
+
+    >>> from readyroom import NotReady
+    >>> NotReady.kind
+    'not_ready'
+    """
 
     kind = "not_ready"
     instances: dict[int, ReadyroomError]
@@ -114,130 +134,235 @@ class NotReady(TurnFailed):
 
 
 class AuthError(TurnFailed):
-    """The model's provider refused the credentials."""
+    """The model's provider refused the credentials.
+
+    >>> from readyroom import AuthError
+    >>> AuthError.kind
+    'auth'
+    """
 
     kind = "auth"
 
 
 class UnknownModel(TurnFailed):
-    """The provider does not know the model."""
+    """The provider does not know the model.
+
+    >>> from readyroom import UnknownModel
+    >>> UnknownModel.kind
+    'unknown_model'
+    """
 
     kind = "unknown_model"
 
 
 class RateLimited(TurnFailed):
-    """The provider asks to slow down; ``retry_after`` is in seconds where it says so."""
+    """The provider asks to slow down; ``retry_after`` is in seconds where it says so.
+
+    >>> from readyroom import RateLimited
+    >>> RateLimited.kind
+    'rate_limited'
+    """
 
     kind = "rate_limited"
     retry_after: float | None = None
 
 
 class UsageWindow(TurnFailed):
-    """A quota is used up; ``resets_at`` is an ISO 8601 time where the tool tells it."""
+    """A quota is used up; ``resets_at`` is an ISO 8601 time where the tool tells it.
+
+    >>> from readyroom import UsageWindow
+    >>> UsageWindow.kind
+    'usage_window'
+    """
 
     kind = "usage_window"
     resets_at: str | None = None
 
 
 class ModelError(TurnFailed):
-    """The model or its provider failed: a server error, a stream that broke off, an empty answer."""
+    """The model or its provider failed: a server error, a stream that broke off, an empty answer.
+
+    >>> from readyroom import ModelError
+    >>> ModelError.kind
+    'model_error'
+    """
 
     kind = "model_error"
 
 
 class PermissionDenied(TurnFailed):
-    """The turn needed what the permission level does not hold."""
+    """The turn needed what the permission level does not hold.
+
+    >>> from readyroom import PermissionDenied
+    >>> PermissionDenied.kind
+    'permission_denied'
+    """
 
     kind = "permission_denied"
 
 
 class Stalled(TurnFailed):
-    """Nothing moved for too long."""
+    """Nothing moved for too long.
+
+    >>> from readyroom import Stalled
+    >>> Stalled.kind
+    'stalled'
+    """
 
     kind = "stalled"
 
 
 class Crashed(TurnFailed):
-    """The tool's process ended before the turn did; ``exit`` says how, where that is known."""
+    """The tool's process ended before the turn did; ``exit`` says how, where that is known.
+
+    >>> from readyroom import Crashed
+    >>> Crashed.kind
+    'crashed'
+    """
 
     kind = "crashed"
     exit: str | None = None
 
 
 class ProtocolError(TurnFailed):
-    """The tool said something that its protocol does not allow."""
+    """The tool said something that its protocol does not allow.
+
+    >>> from readyroom import ProtocolError
+    >>> ProtocolError.kind
+    'protocol'
+    """
 
     kind = "protocol"
 
 
 class OutputLimit(TurnFailed):
-    """The tool's output passed the limit that was set for it."""
+    """The tool's output passed the limit that was set for it.
+
+    >>> from readyroom import OutputLimit
+    >>> OutputLimit.kind
+    'output_limit'
+    """
 
     kind = "output_limit"
 
 
 class BadInput(TurnFailed, ValueError):
-    """What was asked for can't be given to this tool."""
+    """What was asked for can't be given to this tool.
+
+    >>> from readyroom import BadInput
+    >>> BadInput.kind
+    'bad_input'
+    """
 
     kind = "bad_input"
 
 
 class NotRun(TurnFailed):
-    """The tool reported an end, but the prompt was never run."""
+    """The tool reported an end, but the prompt was never run.
+
+    >>> from readyroom import NotRun
+    >>> NotRun.kind
+    'not_run'
+    """
 
     kind = "not_run"
 
 
 class VerifyFailed(TurnFailed):
-    """The job's verify command failed."""
+    """The job's verify command failed.
+
+    >>> from readyroom import VerifyFailed
+    >>> VerifyFailed.kind
+    'verify_failed'
+    """
 
     kind = "verify_failed"
 
 
 class SchemaError(TurnFailed):
-    """The answer does not fit the job's schema."""
+    """The answer does not fit the job's schema.
+
+    >>> from readyroom import SchemaError
+    >>> SchemaError.kind
+    'schema'
+    """
 
     kind = "schema"
 
 
 class Unchanged(TurnFailed):
-    """The job had to change something, and changed nothing."""
+    """The job had to change something, and changed nothing.
+
+    >>> from readyroom import Unchanged
+    >>> Unchanged.kind
+    'unchanged'
+    """
 
     kind = "unchanged"
 
 
 class OutOfScope(TurnFailed):
-    """The job changed something that it must not."""
+    """The job changed something that it must not.
+
+    >>> from readyroom import OutOfScope
+    >>> OutOfScope.kind
+    'out_of_scope'
+    """
 
     kind = "out_of_scope"
 
 
 class Conflict(TurnFailed):
-    """The job's changes do not apply to the caller's tree."""
+    """The job's changes do not apply to the caller's tree.
+
+    >>> from readyroom import Conflict
+    >>> Conflict.kind
+    'conflict'
+    """
 
     kind = "conflict"
 
 
 class BudgetExceeded(TurnFailed):
-    """A budget is used up."""
+    """A budget is used up.
+
+    >>> from readyroom import BudgetExceeded
+    >>> BudgetExceeded.kind
+    'budget'
+    """
 
     kind = "budget"
 
 
 class TimedOut(TurnFailed, TimeoutError):
-    """The turn's time limit passed."""
+    """The turn's time limit passed.
+
+    >>> from readyroom import TimedOut
+    >>> TimedOut.kind
+    'timed_out'
+    """
 
     kind = "timed_out"
 
 
 class Cancelled(TurnFailed):
-    """Somebody cancelled the turn."""
+    """Somebody cancelled the turn.
+
+    >>> from readyroom import Cancelled
+    >>> Cancelled.kind
+    'cancelled'
+    """
 
     kind = "cancelled"
 
 
 class Lost(TurnFailed):
-    """Nobody can know how it ended: its owner died while it ran."""
+    """Nobody can know how it ended: its owner died while it ran.
+
+    >>> from readyroom import Lost
+    >>> Lost.kind
+    'lost'
+    """
 
     kind = "lost"
 

@@ -123,7 +123,12 @@ def make_pool_aware(
     kind = type(adapter)
     pooled = type(kind.__name__, (_Pooled, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
     twin = copy.copy(adapter)
-    object.__setattr__(twin, "__class__", pooled)
+    try:
+        object.__setattr__(twin, "__class__", pooled)
+    except TypeError:
+        raise TypeError(
+            f"{kind.__name__} can't be wrapped, since its objects have no __dict__; use PoolAwareMixin before it instead"
+        ) from None
     pool = cast("_Pooled", twin)
     pool._hooks = (to_turn, to_result)
     pool.use_pool(pool_count, chosen, **options)

@@ -25,4 +25,4 @@ def test_the_examples_of_a_module_run(name: str) -> None:
 @pytest.mark.parametrize(("name", "thing"), PUBLIC, ids=[name for name, _ in PUBLIC])
 def test_every_public_name_says_what_it_is(name: str, thing: object) -> None:
     if isinstance(thing, (type, type(lambda: None))):
-        assert (thing.__doc__ or "").strip(), f"{name} has no docstring"
+        assert ">>>" in (thing.__doc__ or ""), f"{name} has no docstring with an example"
