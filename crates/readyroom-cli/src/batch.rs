@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use readyroom::batch::RetryPolicy;
 use readyroom::journal::{
     Batch, Entry, JobState, JournalError, Lease, NewBatch, NewJob, Next, Store, Wishes, Writer, next,
 };
@@ -36,10 +37,21 @@ pub struct Recipe {
     pub tool_files: Vec<PathBuf>,
     /// Whether answers come in the jobs' order.
     pub keep_order: bool,
+    /// How often a job is tried again.
+    #[serde(default = "default_retries")]
+    pub retries: u32,
+    /// Whether jobs that may have changed something are tried again, too.
+    #[serde(default)]
+    pub retry_edits: bool,
     /// Where definitions are looked up from; absolute.
     pub directory: PathBuf,
     /// What the jobs of each pool have in common; a job names its own by place.
     pub kinds: Vec<PoolKind>,
+}
+
+/// For batches that were begun when there were none.
+fn default_retries() -> u32 {
+    RetryPolicy::default().retries
 }
 
 impl Recipe {
@@ -58,6 +70,8 @@ impl Recipe {
             tool_args: settings.tool_args.clone(),
             tool_files: args.tool_files.iter().map(|file| absolute(file)).collect::<Result<_, _>>()?,
             keep_order: settings.keep_order,
+            retries: settings.retry.retries,
+            retry_edits: settings.retry.repeat_effects,
             directory: absolute(args.directory.as_deref().unwrap_or(Path::new(".")))?,
             kinds: plan.pools.iter().map(|pool| pool.kind.clone()).collect(),
         })
@@ -124,6 +138,11 @@ impl Journal {
                 Err(_) => false,
             }
         }
+    }
+
+    /// Has it written that a job waits again.
+    pub fn requeue(&self, job: usize, told: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static) {
+        self.writer.enter(Entry::Requeued { batch: self.batch.clone(), place: self.places[job] }, told);
     }
 
     /// Has a job's outcome written.

@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use readyroom::batch::RetryPolicy;
 use readyroom::{Context, Routing};
 
 use crate::args::{ResumeArgs, RunArgs};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub tool_args: Vec<OsString>,
     /// How many failures stop the run.
     pub failure_limit: Option<u64>,
+    /// What becomes of jobs whose attempts fail.
+    pub retry: RetryPolicy,
     /// Whether answers come in the jobs' order.
     pub keep_order: bool,
     /// How much is told.
@@ -102,6 +105,11 @@ impl Settings {
             record: args.record.clone(),
             tool_args: args.tool_args.clone(),
             failure_limit: args.max_failures.map(|limit| limit.threshold(plan.jobs.len())),
+            retry: RetryPolicy {
+                retries: args.retries,
+                repeat_effects: args.retry_edits,
+                longest_window: args.window.longest(),
+            },
             keep_order: args.keep_order,
             verbosity: verbosity(args.quiet, args.verbose),
             terminal,
@@ -119,6 +127,11 @@ impl Settings {
             record: None,
             tool_args: recipe.tool_args.clone(),
             failure_limit: args.max_failures.map(|limit| limit.threshold(plan.jobs.len())),
+            retry: RetryPolicy {
+                retries: recipe.retries,
+                repeat_effects: recipe.retry_edits,
+                longest_window: args.window.longest(),
+            },
             keep_order: recipe.keep_order,
             verbosity: verbosity(args.quiet, args.verbose),
             terminal,

@@ -9,11 +9,13 @@
 //! - [`instance`]: one warm place with supervision of its own
 //! - [`pool`]: N instances, a router, and what becomes of those that fail
 //! - [`cluster`]: the handle that callers hold
+//! - [`batch`]: many jobs, and what becomes of those that fail
 //! - [`journal`]: the record of batches, the truth for a resume
 //! - [`workspace`]: where jobs work: git worktrees, and what comes back from them
 //!
 //! [`error`], [`job`] and [`event`] are the words that all floors share.
 
+pub mod batch;
 pub mod cluster;
 pub mod driver;
 pub mod error;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::run::WindowArgs;
 use super::values::{MaxFailures, age, instances};
 
 /// Arguments of `resume`.
@@ -27,6 +28,10 @@ pub struct ResumeArgs {
     /// Hands out nothing more once N jobs, or P% of all, have failed; what runs may end
     #[arg(long, value_name = "N|P%")]
     pub max_failures: Option<MaxFailures>,
+
+    /// What a usage limit means.
+    #[command(flatten)]
+    pub window: WindowArgs,
 
     /// Adds outcomes as JSON lines to FILE as they happen; `-` takes stdout for itself
     #[arg(long, value_name = "FILE")]

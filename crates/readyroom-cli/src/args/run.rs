@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::values::{ContextArg, Limit, MaxFailures, PermissionsArg, RoutingArg, instances};
+use super::values::{ContextArg, Limit, MaxFailures, OnLimit, PermissionsArg, RoutingArg, duration, instances};
 
 const EXAMPLES: &str = "\
 Placeholders in PROMPT and in --output:
@@ -110,6 +111,18 @@ pub struct RunArgs {
     #[arg(long, value_name = "N|P%")]
     pub max_failures: Option<MaxFailures>,
 
+    /// Tries a job again so often when its instance crashes, or its model fails
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub retries: u32,
+
+    /// Tries also those jobs again that may have changed something before they failed
+    #[arg(long)]
+    pub retry_edits: bool,
+
+    /// What a usage limit means.
+    #[command(flatten)]
+    pub window: WindowArgs,
+
     /// Prints answers in the order of the inputs
     #[arg(short, long)]
     pub keep_order: bool,
@@ -149,4 +162,26 @@ pub struct RunArgs {
     /// Also tells what happens to instances
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+/// What a provider's usage limit means, for `run` and `resume`.
+#[derive(Debug, clap::Args)]
+pub struct WindowArgs {
+    /// When a usage limit is reached: wait until it is over, or stop, so that `readyroom resume` goes on later
+    #[arg(long, value_name = "WHAT", default_value = "wait")]
+    pub on_limit: OnLimit,
+
+    /// The longest wait for a usage limit's end
+    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = duration)]
+    pub max_wait: Duration,
+}
+
+impl WindowArgs {
+    /// How long a usage window is waited for.
+    pub fn longest(&self) -> Duration {
+        match self.on_limit {
+            OnLimit::Wait => self.max_wait,
+            OnLimit::Stop => Duration::ZERO,
+        }
+    }
 }

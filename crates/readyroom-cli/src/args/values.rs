@@ -75,6 +75,15 @@ impl FromStr for Limit {
     }
 }
 
+/// What to do when a usage limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnLimit {
+    /// Wait until it is over.
+    Wait,
+    /// Stop.
+    Stop,
+}
+
 /// When to stop for failures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MaxFailures {

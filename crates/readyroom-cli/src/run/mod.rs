@@ -8,14 +8,16 @@ mod state;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use readyroom::batch::{Again, Attempt, Next, PoolEffect};
 use readyroom::cluster::Response;
 use readyroom::driver::Activity;
 use readyroom::event::TurnId;
 use readyroom::journal::{JobState, JournalError};
-use readyroom::{Event, Failure, FailureKind, Outcome};
+use readyroom::{Event, Failure, FailureKind, Outcome, Permissions};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::batch::Journal;
@@ -23,7 +25,7 @@ use crate::exit::{ExitStatus, Signal};
 use crate::output::{self, Outputs};
 use crate::plan::Plan;
 use crate::report::printer::{Message, Printer, Reply};
-use crate::report::{Ended, Verbosity};
+use crate::report::{Ended, Verbosity, text};
 use crate::settings::Settings;
 
 use pools::{Located, PoolNews, Pools};
@@ -39,6 +41,8 @@ enum News {
     /// Whoever reads our stdout has closed it.
     ReaderGone(output::Broken),
     Signal(Signal),
+    /// The wait before a job's next attempt is over.
+    Due(usize),
     /// It could not be written down that a job is going to be sent.
     NotBegun(Arc<JournalError>),
     /// A job's end is written down, or can't be.
@@ -96,7 +100,10 @@ pub fn run(
             kept,
             turns: HashMap::new(),
             jobs: HashMap::new(),
+            stopped: Arc::default(),
             failures: HashMap::new(),
+            retried: HashMap::new(),
+            held_up: HashMap::new(),
         };
         Ok(shell.run(news).await)
     });
@@ -118,8 +125,14 @@ struct Shell {
     turns: HashMap<usize, TurnId>,
     /// The same the other way round, by pool and turn.
     jobs: HashMap<(usize, TurnId), usize>,
+    /// Whether the run stops.
+    stopped: Arc<AtomicBool>,
     /// Why pools did not open.
     failures: HashMap<usize, Failure>,
+    /// How often each job was tried again for a failure of its own.
+    retried: HashMap<usize, u32>,
+    /// How often in a row each pool was held up by its provider.
+    held_up: HashMap<usize, u32>,
 }
 
 /// Whether the run goes on.
@@ -143,6 +156,7 @@ impl Shell {
     fn take(&mut self, news: News) -> Flow {
         let input = match news {
             News::Signal(signal) => Some(Input::Signal(signal)),
+            News::Due(job) => Some(Input::Due(job)),
             News::NotBegun(error) => {
                 self.journal_broken(&error);
                 Some(Input::OutputBroken)
@@ -210,6 +224,7 @@ impl Shell {
         if stopped != stopped_before
             && let Some(stop) = stopped
         {
+            self.stopped.store(true, Ordering::Relaxed);
             self.tell_stop(stop);
         }
         flow
@@ -251,10 +266,19 @@ impl Shell {
     /// Hands a job out.
     fn submit(&mut self, job: usize) -> Option<Input> {
         let planned = &self.plan.jobs[job];
-        let gate = self.journal.as_ref().map(|journal| {
-            let kept = self.kept.clone();
-            journal.gate(job, move |error| drop(kept.send(News::NotBegun(error))))
-        });
+        let kept = self.kept.clone();
+        let begun = self.journal.as_ref().map(|j| j.gate(job, move |error| drop(kept.send(News::NotBegun(error)))));
+        let stopped = Arc::clone(&self.stopped);
+        // What has not begun when the run stops never does.
+        let gate = async move {
+            if stopped.load(Ordering::Relaxed) {
+                return false;
+            }
+            match begun {
+                Some(begun) => begun.await,
+                None => true,
+            }
+        };
         match self.pools.submit(planned.pool, job, planned.job.clone(), gate) {
             Ok(turn) => {
                 self.turns.insert(job, turn);
@@ -307,16 +331,32 @@ impl Shell {
         if let Some(turn) = self.turns.remove(&job) {
             self.jobs.remove(&(self.plan.jobs[job].pool, turn));
         }
-        let verdict = match &response.outcome {
+        let mut verdict = match &response.outcome {
             Outcome::Succeeded => Verdict::Succeeded,
             Outcome::Cancelled => Verdict::Cancelled,
             _ => Verdict::Failed,
         };
+        let mut waits = false;
+        match self.next(job, &response) {
+            Next::Again(again) if self.state.stop_reason().is_none() => {
+                return self.again(job, &again, &response.outcome);
+            }
+            // An attempt that a stop prevents, or that no mending came before, is one for the resume.
+            Next::Again(_) => waits = !response.may_have_acted,
+            Next::Stop(_) => {
+                waits = !response.may_have_acted;
+                verdict = Verdict::Blocked;
+                if self.state.stop_reason().is_none() {
+                    self.say(Message::Stopping(format!("stopping: {}; the rest waits", response.outcome)));
+                }
+            }
+            Next::Done => {}
+        }
         let mut turns = response.turns;
         if turns.is_empty() && !response.answer.transcript.is_empty() {
             turns.push(response.answer);
         }
-        self.end(Ended {
+        let ended = Ended {
             job,
             outcome: response.outcome,
             turns,
@@ -326,8 +366,61 @@ impl Shell {
             generation: response.generation,
             proof: response.proof,
             context_lost: response.context_lost,
-        });
+        };
+        match &self.journal {
+            Some(journal) if waits => {
+                let kept = self.kept.clone();
+                journal.requeue(job, move |result| drop(kept.send(News::Kept(Box::new(ended), result))));
+            }
+            _ => self.end(ended),
+        }
         Input::Ended(job, verdict)
+    }
+
+    /// What becomes of a job after an attempt.
+    fn next(&mut self, job: usize, response: &Response) -> Next {
+        let pool = self.plan.jobs[job].pool;
+        if response.ok() {
+            self.held_up.remove(&pool);
+        }
+        self.settings.retry.next(&Attempt {
+            outcome: &response.outcome,
+            retried: self.retried.get(&job).copied().unwrap_or(0),
+            held_up: self.held_up.get(&pool).copied().unwrap_or(0),
+            may_have_acted: response.may_have_acted && self.plan.pools[pool].kind.permissions != Permissions::Read,
+            now: jiff::Timestamp::now(),
+            chance: fastrand::f64(),
+        })
+    }
+
+    /// Has a job wait for its next attempt.
+    fn again(&mut self, job: usize, again: &Again, outcome: &Outcome) -> Input {
+        let pool = self.plan.jobs[job].pool;
+        match again.pool {
+            PoolEffect::None => *self.retried.entry(job).or_default() += 1,
+            PoolEffect::Slowed | PoolEffect::Parked => *self.held_up.entry(pool).or_default() += 1,
+        }
+        if let Some(journal) = &self.journal {
+            let kept = self.kept.clone();
+            journal.requeue(job, move |result| {
+                if let Err(error) = result {
+                    let _ = kept.send(News::NotBegun(error));
+                }
+            });
+        }
+        let what = match again.pool {
+            PoolEffect::None => "again",
+            PoolEffect::Slowed => "all wait and go on slower",
+            PoolEffect::Parked => "all wait and go on",
+        };
+        let (name, after) = (self.plan.jobs[job].key(), text::time(again.after));
+        self.say(Message::Notice(format!("{name} {outcome}: {what} in {after}")));
+        let (kept, after) = (self.kept.clone(), again.after);
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let _ = kept.send(News::Due(job));
+        });
+        Input::Again(job, again.pool)
     }
 
     /// The directory for a pool's records: one of its own where there are several pools.
@@ -356,7 +449,7 @@ impl Shell {
         let line = match stop {
             Stop::MaxFailures => "stopping: --max-failures is reached; what runs may end".to_owned(),
             // The printer's own words have been said.
-            Stop::Output => return,
+            Stop::Output | Stop::Blocked => return,
             Stop::Signal(signal) => {
                 format!("stopping on {}; what runs is cancelled (Ctrl-C again ends it at once)", signal.name())
             }

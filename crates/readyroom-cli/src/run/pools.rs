@@ -165,16 +165,13 @@ impl<N: Send + 'static> Pools<N> {
         at: usize,
         place: usize,
         job: Job,
-        gate: Option<impl Future<Output = bool> + Send + 'static>,
+        gate: impl Future<Output = bool> + Send + 'static,
     ) -> Result<TurnId, Failure> {
         let Some(cluster) = self.slots[at].cluster() else {
             return Err(Failure::new(FailureKind::NotReady, "the pool is not open"));
         };
-        let ticket = match gate {
-            Some(gate) => cluster.submit_after(job, gate),
-            None => cluster.submit(job),
-        };
-        let ticket = ticket.map_err(|error| Failure::new(FailureKind::BadInput, error.to_string()))?;
+        let ticket =
+            cluster.submit_after(job, gate).map_err(|error| Failure::new(FailureKind::BadInput, error.to_string()))?;
         let (turn, tell) = (ticket.id(), self.teller());
         tokio::spawn(async move { tell(PoolNews::Response(place, Box::new(ticket.await))) });
         Ok(turn)

@@ -4,7 +4,10 @@
 //! Jobs are handed out a few at a time, so that nothing piles up: neither jobs that an early stop would have to take
 //! back, nor answers that nobody reads. Pools that do not fit into the total wait for others to close.
 
+use std::collections::{HashSet, VecDeque};
+
 use readyroom::Routing;
+use readyroom::batch::PoolEffect;
 
 use crate::exit::{ExitStatus, Signal};
 
@@ -29,6 +32,10 @@ pub enum Input {
     Started(usize),
     /// A job has ended.
     Ended(usize, Verdict),
+    /// An attempt at a job has failed, and there will be another.
+    Again(usize, PoolEffect),
+    /// The wait before a job's next attempt is over.
+    Due(usize),
     /// A job's outcome and answer have been written.
     Written(usize),
     /// An output can't be written any more.
@@ -46,6 +53,8 @@ pub enum Verdict {
     Succeeded,
     /// It did not.
     Failed,
+    /// It did not, and no other could do better: nothing more is handed out.
+    Blocked,
     /// The run itself cancelled it.
     Cancelled,
 }
@@ -78,6 +87,8 @@ pub enum Stop {
     MaxFailures,
     /// An output can't be written.
     Output,
+    /// A person has to mend something first, or a usage window does not open soon enough.
+    Blocked,
     /// A signal.
     Signal(Signal),
 }
@@ -94,6 +105,8 @@ enum JobState {
     Waiting,
     Queued,
     Running,
+    /// Waits for its next attempt.
+    Delayed,
     Done(Verdict),
 }
 
@@ -115,11 +128,58 @@ struct PoolRun {
     taken: usize,
     /// Jobs that were handed out and have not ended.
     open: usize,
+    /// Jobs that wait for their next attempt.
+    delayed: usize,
+    /// Those whose wait is over, first come first.
+    due: VecDeque<usize>,
+    /// Jobs that hold the pool up until they are due.
+    holding: HashSet<usize>,
+    /// How many jobs may be handed out at a time, after the provider asked to slow down.
+    limit: Option<usize>,
+    /// Successes since the limit was set or raised.
+    well: usize,
 }
 
 impl PoolRun {
     fn next(&self) -> Option<usize> {
         self.jobs.get(self.taken).copied()
+    }
+
+    /// Takes the next job that may be handed out.
+    fn take(&mut self) -> Option<usize> {
+        if let Some(job) = self.due.pop_front() {
+            self.delayed -= 1;
+            return Some(job);
+        }
+        let job = self.next()?;
+        self.taken += 1;
+        Some(job)
+    }
+
+    /// Whether nothing is left to be handed out, now or later.
+    fn is_empty(&self) -> bool {
+        self.delayed == 0 && self.next().is_none()
+    }
+
+    /// The provider asked to slow down: half as many at a time, or one alone. Those that say it at once say it once.
+    fn slow(&mut self, job: usize, effect: PoolEffect) {
+        if self.holding.is_empty() {
+            let now = self.limit.unwrap_or(self.instances);
+            self.limit = Some(if effect == PoolEffect::Parked { 1 } else { (now / 2).max(1) });
+        }
+        self.holding.insert(job);
+        self.well = 0;
+    }
+
+    /// A success: after as many as run at a time, one more may.
+    fn went_well(&mut self) {
+        // What began before the limit says nothing of it.
+        let Some(limit) = self.limit.filter(|_| self.holding.is_empty()) else { return };
+        self.well += 1;
+        if self.well >= limit {
+            self.well = 0;
+            self.limit = Some(limit + 1).filter(|limit| *limit < self.instances);
+        }
     }
 }
 
@@ -157,7 +217,18 @@ impl Run {
             pool_of,
             pools: pools
                 .into_iter()
-                .map(|(instances, jobs)| PoolRun { state: PoolState::Waiting, instances, jobs, taken: 0, open: 0 })
+                .map(|(instances, jobs)| PoolRun {
+                    state: PoolState::Waiting,
+                    instances,
+                    jobs,
+                    taken: 0,
+                    open: 0,
+                    delayed: 0,
+                    due: VecDeque::new(),
+                    holding: HashSet::new(),
+                    limit: None,
+                    well: 0,
+                })
                 .collect(),
             free_instances: total,
             far_ahead: routing != Routing::LeastBusy,
@@ -184,6 +255,12 @@ impl Run {
                 }
             }
             Input::Ended(job, verdict) => self.ended(job, verdict, &mut actions),
+            Input::Again(job, effect) => self.again(job, effect),
+            Input::Due(job) => {
+                let run = &mut self.pools[self.pool_of[job]];
+                run.holding.remove(&job);
+                run.due.push_back(job);
+            }
             Input::Written(_) => self.unwritten = self.unwritten.saturating_sub(1),
             Input::OutputBroken => {
                 self.output_broken = true;
@@ -220,7 +297,9 @@ impl Run {
     /// The jobs that were not run to an end of their own, by place.
     pub fn not_done(&self) -> Vec<usize> {
         (0..self.jobs.len())
-            .filter(|&job| !matches!(self.jobs[job], JobState::Done(Verdict::Succeeded | Verdict::Failed)))
+            .filter(|&job| {
+                !matches!(self.jobs[job], JobState::Done(Verdict::Succeeded | Verdict::Failed | Verdict::Blocked))
+            })
             .collect()
     }
 
@@ -234,7 +313,7 @@ impl Run {
         match self.phase {
             Phase::Killed(signal) | Phase::Stopping(Stop::Signal(signal)) => ExitStatus::Signal(signal),
             _ if !self.ever_ready && self.failures > 0 => ExitStatus::NotReady,
-            Phase::Stopping(Stop::Output) => ExitStatus::StoppedEarly,
+            Phase::Stopping(Stop::Output | Stop::Blocked) => ExitStatus::StoppedEarly,
             Phase::Stopping(Stop::MaxFailures) if !self.not_done().is_empty() => ExitStatus::StoppedEarly,
             _ if self.jobs.iter().all(|job| *job == JobState::Done(Verdict::Succeeded)) => ExitStatus::Success,
             _ => ExitStatus::SomeFailed,
@@ -279,11 +358,31 @@ impl Run {
             return;
         }
         self.jobs[job] = JobState::Done(verdict);
-        self.pools[self.pool_of[job]].open -= 1;
+        let run = &mut self.pools[self.pool_of[job]];
+        run.open -= 1;
+        if verdict == Verdict::Succeeded {
+            run.went_well();
+        }
         self.unwritten += 1;
-        if verdict == Verdict::Failed {
+        if matches!(verdict, Verdict::Failed | Verdict::Blocked) {
             self.failures += 1;
             self.check_failures(actions);
+        }
+        if verdict == Verdict::Blocked && self.phase == Phase::Running {
+            self.stop(Stop::Blocked, actions);
+        }
+    }
+
+    fn again(&mut self, job: usize, effect: PoolEffect) {
+        if matches!(self.jobs[job], JobState::Done(_) | JobState::Delayed) {
+            return;
+        }
+        self.jobs[job] = JobState::Delayed;
+        let run = &mut self.pools[self.pool_of[job]];
+        run.open -= 1;
+        run.delayed += 1;
+        if effect != PoolEffect::None {
+            run.slow(job, effect);
         }
     }
 
@@ -293,21 +392,17 @@ impl Run {
         }
     }
 
-    /// Hands out nothing more. Jobs that have not started are taken back; those that run are cancelled, except where
-    /// the reason is that others failed.
+    /// Hands out nothing more. What was handed out and has not begun never does (the shell sees to that); what runs is
+    /// cancelled, except where the reason is that others failed.
     fn stop(&mut self, stop: Stop, actions: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Killed(_)) {
             return;
         }
         self.phase = Phase::Stopping(stop);
-        for (job, state) in self.jobs.iter().enumerate() {
-            match state {
-                JobState::Queued => actions.push(Action::Cancel(job)),
-                JobState::Running if stop != Stop::MaxFailures => actions.push(Action::Cancel(job)),
-                _ => {}
-            }
-        }
-        if stop != Stop::MaxFailures {
+        if !matches!(stop, Stop::MaxFailures | Stop::Blocked) {
+            let open = |state: &JobState| matches!(state, JobState::Queued | JobState::Running);
+            let cancelled = self.jobs.iter().enumerate().filter(|(_, state)| open(state));
+            actions.extend(cancelled.map(|(job, _)| Action::Cancel(job)));
             for (pool, run) in self.pools.iter_mut().enumerate() {
                 if run.state == PoolState::Opening {
                     run.state = PoolState::Closing;
@@ -343,7 +438,7 @@ impl Run {
         }
         let stopping = self.phase != Phase::Running;
         for (pool, run) in self.pools.iter_mut().enumerate() {
-            if run.state == PoolState::Open && run.open == 0 && (stopping || run.next().is_none()) {
+            if run.state == PoolState::Open && run.open == 0 && (stopping || run.is_empty()) {
                 run.state = PoolState::Closing;
                 actions.push(Action::Close(pool));
             }
@@ -372,10 +467,13 @@ impl Run {
 
     fn hand_out(&mut self, actions: &mut Vec<Action>) {
         for run in self.pools.iter_mut().filter(|run| run.state == PoolState::Open) {
-            let window = if self.far_ahead { FAR_AHEAD } else { 2 * run.instances };
-            while run.open < window && self.unwritten < UNWRITTEN_LIMIT.max(2 * window) {
-                let Some(job) = run.next() else { break };
-                run.taken += 1;
+            let window = match run.limit {
+                Some(limit) => limit,
+                None if self.far_ahead => FAR_AHEAD,
+                None => 2 * run.instances,
+            };
+            while run.holding.is_empty() && run.open < window && self.unwritten < UNWRITTEN_LIMIT.max(2 * window) {
+                let Some(job) = run.take() else { break };
                 run.open += 1;
                 self.jobs[job] = JobState::Queued;
                 actions.push(Action::Submit(job));

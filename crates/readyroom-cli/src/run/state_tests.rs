@@ -101,7 +101,7 @@ fn too_many_failures_take_back_what_has_not_started_and_let_the_rest_end() {
     assert_eq!(run.handle(Input::Opened(0)), [Submit(0), Submit(1), Submit(2), Submit(3)]);
     run.handle(Input::Started(0));
     run.handle(Input::Started(1));
-    assert_eq!(run.handle(Input::Ended(0, Verdict::Failed)), [Cancel(2), Cancel(3)]);
+    assert_eq!(run.handle(Input::Ended(0, Verdict::Failed)), [], "the gates keep the others from beginning");
     run.handle(Input::Ended(2, Verdict::Cancelled));
     run.handle(Input::Ended(3, Verdict::Cancelled));
     assert_eq!(run.handle(Input::Ended(1, Verdict::Succeeded)), [Close(0)]);
@@ -251,4 +251,69 @@ proptest! {
         prop_assert_eq!(finished, 1);
         prop_assert!(submitted.iter().all(|&times| times <= 1));
     }
+}
+
+#[test]
+fn a_job_is_tried_again_and_holds_the_run_open() {
+    let (mut run, _) = opened(1, 1);
+    run.handle(Input::Started(0));
+    assert_eq!(run.handle(Input::Again(0, PoolEffect::None)), []);
+    assert_eq!(run.handle(Input::Due(0)), [Submit(0)]);
+    assert_eq!(run.handle(Input::Ended(0, Verdict::Succeeded)), [Close(0)]);
+    run.handle(Input::Closed(0));
+    assert_eq!(run.handle(Input::Written(0)), [Finish]);
+    assert_eq!(run.exit_status(), ExitStatus::Success);
+}
+
+#[test]
+fn a_provider_that_asks_for_less_gets_half_and_then_step_by_step_more() {
+    let mut run = Run::new(vec![(4, (0..20).collect())], 4, Routing::LeastBusy, None);
+    run.handle(Input::Begin);
+    assert_eq!(run.handle(Input::Opened(0)).len(), 8);
+    (0..4).for_each(|job| drop(run.handle(Input::Started(job))));
+    // Two say it at once: it counts once, and nothing is handed out until both are due.
+    assert_eq!(run.handle(Input::Again(0, PoolEffect::Slowed)), []);
+    assert_eq!(run.handle(Input::Again(1, PoolEffect::Slowed)), []);
+    assert_eq!(run.handle(Input::Due(0)), []);
+    for job in 2..7 {
+        assert_eq!(run.handle(Input::Ended(job, Verdict::Succeeded)), []);
+    }
+    assert_eq!(run.handle(Input::Due(1)), [Submit(0)], "two may be open, and one is");
+    run.handle(Input::Ended(7, Verdict::Succeeded));
+    run.handle(Input::Ended(0, Verdict::Succeeded));
+    let handed: usize =
+        (0..6).map(|at| run.handle(Input::Ended([1, 8, 9, 10, 11, 12][at], Verdict::Succeeded)).len()).sum();
+    assert!(handed >= 6, "the limit is gone after enough successes: {handed}");
+}
+
+#[test]
+fn a_usage_window_parks_the_pool_and_one_job_looks_whether_it_is_over() {
+    let mut run = Run::new(vec![(2, (0..6).collect())], 2, Routing::LeastBusy, None);
+    run.handle(Input::Begin);
+    assert_eq!(run.handle(Input::Opened(0)).len(), 4);
+    (0..4).for_each(|job| drop(run.handle(Input::Started(job))));
+    for job in 0..4 {
+        assert_eq!(run.handle(Input::Again(job, PoolEffect::Parked)), []);
+    }
+    (0..3).for_each(|job| assert_eq!(run.handle(Input::Due(job)), []));
+    assert_eq!(run.handle(Input::Due(3)), [Submit(0)]);
+    // Still used up: parked again.
+    assert_eq!(run.handle(Input::Again(0, PoolEffect::Parked)), []);
+    assert_eq!(run.handle(Input::Due(0)), [Submit(1)]);
+    assert_eq!(run.handle(Input::Ended(1, Verdict::Succeeded)).len(), 4, "it is over");
+}
+
+#[test]
+fn what_no_job_can_mend_stops_the_run_and_the_rest_waits() {
+    let mut run = Run::new(vec![(1, (0..3).collect())], 1, Routing::LeastBusy, None);
+    run.handle(Input::Begin);
+    run.handle(Input::Opened(0));
+    run.handle(Input::Started(0));
+    assert_eq!(run.handle(Input::Ended(0, Verdict::Blocked)), []);
+    run.handle(Input::Written(0));
+    assert_eq!(run.handle(Input::Ended(1, Verdict::Cancelled)), [Close(0)]);
+    run.handle(Input::Closed(0));
+    assert_eq!(run.handle(Input::Written(1)), [Finish]);
+    assert_eq!(run.exit_status(), ExitStatus::StoppedEarly);
+    assert_eq!(run.not_done(), [1, 2]);
 }

@@ -246,6 +246,29 @@ fn obey(line: &[u8], said: &[Vec<u8>], interrupt: &Interrupt, out: &mut impl Wri
             std::fs::write(file, format!("{content}\n"))?;
             writeln!(out, "edited {file}")?;
         }
+        // `@until N FILE TEXT`: the text, for the first N times that a turn says so with this file.
+        "@until" => {
+            let mut words = rest.splitn(3, ' ');
+            let (Some(count), Some(file), Some(text)) = (words.next(), words.next(), words.next()) else {
+                bail!("@until N FILE TEXT");
+            };
+            let before = std::fs::read(file).map_or(0, |bytes| bytes.len());
+            if before < count.parse()? {
+                OpenOptions::new().create(true).append(true).open(file)?.write_all(b"x")?;
+                writeln!(out, "{text}")?;
+            } else {
+                writeln!(out, "fine")?;
+            }
+        }
+        // `@crash-until N FILE`: dies, for the first N times.
+        "@crash-until" => {
+            let (count, file) = rest.split_once(' ').context("@crash-until N FILE")?;
+            if std::fs::read(file).map_or(0, |bytes| bytes.len()) < count.parse()? {
+                OpenOptions::new().create(true).append(true).open(file)?.write_all(b"x")?;
+                std::process::abort();
+            }
+            writeln!(out, "fine")?;
+        }
         // `@stderr TEXT`
         "@stderr" => eprintln!("{rest}"),
         "@stray" => {

@@ -152,6 +152,7 @@ impl Cluster {
                 starts_at_once: options.starts_at_once(),
                 on_demand: options.one_shot,
                 hold: HOLD,
+                blind: contract.definition.is_blind(),
             },
             context: options.context,
             one_shot: options.one_shot,

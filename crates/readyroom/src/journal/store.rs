@@ -218,6 +218,9 @@ impl Store {
                             "UPDATE jobs SET state = 'running', attempts = attempts + 1 WHERE batch = ?1 AND place = ?2",
                         )?
                         .execute(params![batch, *place as i64])?,
+                    Entry::Requeued { batch, place } => transaction
+                        .prepare_cached("UPDATE jobs SET state = 'queued' WHERE batch = ?1 AND place = ?2")?
+                        .execute(params![batch, *place as i64])?,
                     Entry::Ended { batch, place, state, outcome } => transaction
                         .prepare_cached("UPDATE jobs SET state = ?3, outcome = ?4 WHERE batch = ?1 AND place = ?2")?
                         .execute(params![batch, *place as i64, state.name(), outcome.to_string()])?,

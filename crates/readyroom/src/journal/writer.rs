@@ -22,6 +22,13 @@ pub enum Entry {
         /// The job's place.
         place: usize,
     },
+    /// An attempt has ended, and nothing of it counts: the job waits as if it had never been sent.
+    Requeued {
+        /// The batch.
+        batch: String,
+        /// The job's place.
+        place: usize,
+    },
     /// It ended.
     Ended {
         /// The batch.

@@ -36,6 +36,9 @@ pub struct Response {
     pub proof: Option<Proof>,
     /// In `keep`: the conversation was lost before this turn.
     pub context_lost: bool,
+    /// Whether it may have changed something: a tool of the model's was begun or allowed, a file is said to be changed, or
+    /// the tool's protocol does not tell of such things.
+    pub may_have_acted: bool,
 }
 
 impl Response {
@@ -54,6 +57,7 @@ impl Response {
             timings: Timings::default(),
             proof: None,
             context_lost: false,
+            may_have_acted: false,
         }
     }
 

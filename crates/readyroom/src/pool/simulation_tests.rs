@@ -76,7 +76,7 @@ impl World {
             hangs: false,
         };
         let hold = Duration::from_secs(60);
-        let rules = Rules { tool: "echo".into(), count, routing, starts_at_once: 2, on_demand, hold };
+        let rules = Rules { tool: "echo".into(), count, routing, starts_at_once: 2, on_demand, hold, blind: false };
         let mut world = Self {
             dispatcher: Dispatcher::new(rules),
             lives: (0..count).map(|_| life()).collect(),

@@ -540,6 +540,16 @@ impl Definition {
         level
     }
 
+    /// Whether the tool tells nothing of what a turn does besides its text: a command, or a REPL without a pattern for
+    /// changed files.
+    pub fn is_blind(&self) -> bool {
+        match self.driver {
+            DriverKind::Repl => self.repl.as_ref().is_none_or(|repl| repl.changed.is_empty()),
+            DriverKind::Oneshot => true,
+            DriverKind::Claude | DriverKind::Codex | DriverKind::Acp => false,
+        }
+    }
+
     /// The path in which the definition's file text for `home` stands (`{home}` replaced).
     pub fn files_in(&self, home: &std::path::Path) -> Vec<(PathBuf, &str)> {
         self.files

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::response::{InstanceState, Response};
 use super::router::{Load, Router, Routing};
 use super::supervision::{Supervisor, Verdict};
+use crate::driver::Activity;
 use crate::driver::{ContextCommand, ContextReply};
 use crate::error::{Failure, FailureKind};
 use crate::event::{Event, TurnId};
@@ -35,6 +36,8 @@ pub struct Rules {
     pub on_demand: bool,
     /// How long a held turn waits for its prompt before its instance is freed.
     pub hold: Duration,
+    /// Whether the tool tells nothing of what a turn does besides its text.
+    pub blind: bool,
 }
 
 /// A turn as it comes from a caller.
@@ -101,6 +104,8 @@ struct Queued {
     told: usize,
     /// How many processes ended with it before its prompt was sent.
     lost: u32,
+    /// Whether a tool of the model's was begun or allowed.
+    acted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,6 +286,11 @@ impl Dispatcher {
                 out.push(Action::Emit(Event::TurnStarted { turn, instance: at, generation }));
             }
             Notice::Progress(turn, activity) => {
+                if matches!(activity, Activity::ToolStarted(_) | Activity::Granted(_))
+                    && let Some(turn) = self.turns.get_mut(&turn)
+                {
+                    turn.acted = true;
+                }
                 out.push(Action::Emit(Event::TurnProgressed { turn, instance: at, activity }));
             }
             Notice::Done(done) => self.done(at, *done, now, &mut out),

@@ -6,6 +6,7 @@ use crate::job::Answer;
 
 fn dispatcher(count: usize, routing: Routing) -> Dispatcher {
     Dispatcher::new(Rules {
+        blind: false,
         tool: "echo".into(),
         count,
         routing,

@@ -17,6 +17,7 @@ impl Dispatcher {
                 place: Place::Waiting { planned: usize::MAX, fixed: true },
                 told: 0,
                 lost: 0,
+                acted: false,
             },
         );
         if self.phase != Phase::Open {
@@ -297,6 +298,8 @@ impl Dispatcher {
         }
         let Some(turn) = self.turns.get(&done.turn) else { return };
         let released = turn.submission.prompts.is_empty();
+        let changed = done.answers.iter().any(|answer| !answer.changed_files.is_empty());
+        let may_have_acted = turn.acted || changed || self.rules.blind;
         let waited = (now - turn.submitted).saturating_sub(done.timings.turn);
         let mut response = self.response(done.turn, Some(at), done.outcome);
         for answer in &done.answers {
@@ -307,6 +310,7 @@ impl Dispatcher {
         response.preamble = done.replies;
         response.proof = done.proof;
         response.context_lost = done.context_lost;
+        response.may_have_acted = may_have_acted;
         response.timings = Timings { queued: waited, ..done.timings };
         self.turns.remove(&done.turn);
         if released && response.outcome.is_success() {

@@ -1,0 +1,137 @@
+//! What becomes of jobs whose attempts fail: tried again, waited for, or left for a resume.
+
+mod support;
+
+use serde_json::Value;
+use support::{Finished, Place};
+
+/// A place whose echo says what it changes, and whose words are failures of a model's.
+fn place() -> Place {
+    let place = Place::new();
+    let path = place.tool("echo", &["--interrupt"]);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let rules = r#"
+[[errors]]
+pattern = 'E: auth'
+kind = "auth"
+
+[[errors]]
+pattern = 'E: slow down, retry after (\d+)s'
+kind = "rate_limited"
+
+[[errors]]
+pattern = 'E: used up'
+kind = "usage_window"
+
+[[errors]]
+pattern = 'E: '
+kind = "model_error"
+"#;
+    let text = text
+        .replace("[repl]\n", "[repl]\nran = '(?m)^fine$'\nerror = '(?m)^E: .*'\nchanged = '^Applied edit to (.+)$'\n");
+    std::fs::write(path, text + rules).unwrap();
+    place
+}
+
+fn readyroom(place: &Place, words: &[&str]) -> Finished {
+    place.finish(place.command(words))
+}
+
+fn run(place: &Place, words: &[&str]) -> Finished {
+    let all: Vec<&str> = [&["run", "-t", "echo"], words].concat();
+    readyroom(place, &all)
+}
+
+/// The states of the last batch's jobs and how often each was tried, in order.
+fn jobs(place: &Place) -> Vec<(String, u64)> {
+    let shown = readyroom(place, &["batch", "show", "--json"]).expect(0).out;
+    let job = |line: &str| {
+        let job: Value = serde_json::from_str(line).unwrap();
+        (job["state"].as_str().unwrap().to_owned(), job["attempts"].as_u64().unwrap())
+    };
+    shown.lines().map(job).collect()
+}
+
+#[test]
+fn a_crash_and_a_model_error_are_tried_again() {
+    let place = place();
+    let done = run(&place, &["-j", "1", "@crash-until 2 {}", "a"]).expect(0);
+    assert_eq!(done.err.matches("again in").count(), 2, "{}", done.err);
+    assert_eq!(jobs(&place), [("succeeded".into(), 3)]);
+    let done = run(&place, &["-j", "1", "@until 1 {} E: overloaded", "b"]).expect(0);
+    assert!(done.err.contains("b failed: model_error"), "{}", done.err);
+    place.nothing_left();
+}
+
+#[test]
+fn retries_have_an_end() {
+    let place = place();
+    run(&place, &["-j", "1", "--retries", "1", "@until 2 {} E: overloaded", "a"]).expect(1);
+    assert_eq!(jobs(&place), [("failed".into(), 2)]);
+    run(&place, &["-j", "1", "--retries", "0", "@until 1 {} E: overloaded", "b"]).expect(1);
+    assert_eq!(jobs(&place), [("failed".into(), 1)]);
+}
+
+#[test]
+fn what_has_changed_something_is_tried_again_only_when_asked() {
+    let place = place();
+    // A tool that does not say what it changes may have changed anything.
+    let path = place.tool("blind", &["--interrupt"]);
+    let text = std::fs::read_to_string(place.sandbox.home().join(path.with_file_name("echo.toml"))).unwrap();
+    let silent = text.replace("id = \"echo\"", "id = \"blind\"").replace("changed = ", "# ");
+    std::fs::write(path, silent).unwrap();
+    let run = |place: &Place, words: &[&str]| readyroom(place, &[&["run", "-t", "blind"], words].concat());
+    let prompt = "@until 1 {} E: overloaded";
+    run(&place, &["-j", "1", prompt, "a"]).expect(1);
+    assert_eq!(jobs(&place), [("failed".into(), 1)]);
+    run(&place, &["-j", "1", "--retry-edits", prompt, "b"]).expect(0);
+    assert_eq!(jobs(&place), [("succeeded".into(), 2)]);
+    run(&place, &["-j", "1", "--permissions", "read", prompt, "c"]).expect(0);
+}
+
+#[test]
+fn a_rate_limit_costs_no_retries_and_slows_all() {
+    let place = place();
+    let words = ["-j", "4", "--retries", "0", "@until 3 limit E: slow down, retry after 1s ({})"];
+    let inputs = ["a", "b", "c", "d", "e", "f"];
+    let done = run(&place, &[&words[..], &inputs[..]].concat()).expect(0);
+    assert_eq!(done.err.matches("all wait and go on slower").count(), 3, "{}", done.err);
+    let tried: u64 = jobs(&place).iter().map(|(_, tried)| tried).sum();
+    assert_eq!(tried, 9);
+}
+
+#[test]
+fn a_login_that_expires_stops_and_is_resumed_when_it_is_mended() {
+    let place = place();
+    let words = ["-j", "1", "@sleep 1\n@until 1 {//}/expired-{/} E: auth ({})"];
+    std::fs::write(place.sandbox.dir().join("expired-a"), "x").unwrap();
+    let done = run(&place, &[&words[..], &["a", "b", "c"][..]].concat()).expect(4);
+    assert!(done.err.contains("stopping: failed: auth"), "{}", done.err);
+    assert_eq!(jobs(&place)[0], ("succeeded".into(), 1));
+    assert!(jobs(&place).iter().skip(1).all(|(state, _)| state == "queued"), "{:?}", jobs(&place));
+    std::fs::write(place.sandbox.dir().join("expired-c"), "x").unwrap();
+    readyroom(&place, &["resume"]).expect(0);
+    assert!(jobs(&place).iter().all(|(state, _)| state == "succeeded"), "{:?}", jobs(&place));
+    place.nothing_left();
+}
+
+#[test]
+fn a_usage_window_stops_or_is_waited_for() {
+    let place = place();
+    let words = ["-j", "2", "--permissions", "read", "@until 1 {//}/window E: used up ({})", "a", "b", "c"];
+    let done = run(&place, &[&["--on-limit", "stop"], &words[..]].concat()).expect(4);
+    assert!(done.err.contains("usage_window"), "{}", done.err);
+    assert!(jobs(&place).iter().all(|(state, _)| state != "failed"), "{:?}", jobs(&place));
+    readyroom(&place, &["resume"]).expect(0);
+
+    // Waiting, it can be stopped, and the resume looks again.
+    std::fs::remove_file(place.sandbox.dir().join("window")).unwrap();
+    let mut running = place.start(&words);
+    running.wait_for("all wait and go on");
+    running.signal(rustix::process::Signal::INT);
+    running.finish().expect(130);
+    assert!(jobs(&place).iter().any(|(state, _)| state == "queued"), "{:?}", jobs(&place));
+    readyroom(&place, &["resume"]).expect(0);
+    assert!(jobs(&place).iter().all(|(state, _)| state == "succeeded"), "{:?}", jobs(&place));
+    place.nothing_left();
+}

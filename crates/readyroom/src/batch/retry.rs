@@ -1,0 +1,235 @@
+//! What becomes of a job after an attempt: a failure of the job's own is tried again a few times, a limit of the
+//! provider's is waited for at no cost to any job, and what no attempt can mend stops the pool.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::error::FailureKind;
+use crate::job::Outcome;
+
+/// The wait before the first retry; each further one waits twice as long.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait before a retry.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The wait for a usage window whose end nobody tells, before the first look.
+const FIRST_LOOK: Duration = Duration::from_secs(60);
+/// The longest wait between looks.
+const LONGEST_LOOK: Duration = Duration::from_secs(30 * 60);
+
+/// What the caller allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How often a job may be tried again for a failure of its own.
+    pub retries: u32,
+    /// Whether a job that may have changed something is tried again, too.
+    pub repeat_effects: bool,
+    /// How long a usage window may be waited for; zero: not at all.
+    pub longest_window: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { retries: 3, repeat_effects: false, longest_window: Duration::from_secs(6 * 3600) }
+    }
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// How.
+    pub outcome: &'a Outcome,
+    /// How often the job was tried again before for failures of its own.
+    pub retried: u32,
+    /// How often in a row the pool was held up before, without a success between.
+    pub held_up: u32,
+    /// Whether the attempt may have changed something that a further one would meet.
+    pub may_have_acted: bool,
+    /// The time.
+    pub now: Timestamp,
+    /// A number from 0 to 1, by which waits differ.
+    pub chance: f64,
+}
+
+/// What becomes of the job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// That was its end.
+    Done,
+    /// It is tried again.
+    Again(Again),
+    /// Nothing more is handed to its pool: no job could do better.
+    Stop(Stopped),
+}
+
+/// A further attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Again {
+    /// After so long.
+    pub after: Duration,
+    /// What it means for the other jobs of the pool.
+    pub pool: PoolEffect,
+}
+
+/// What an attempt's end means for its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolEffect {
+    /// Nothing: the job's retries are spent on it.
+    None,
+    /// Nothing new starts for so long, and then half as many at a time.
+    Slowed,
+    /// Nothing new starts for so long, and then one job alone.
+    Parked,
+}
+
+/// Why a pool stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// The login, the model's name or the tool has to be mended by a person.
+    NeedsMending,
+    /// A usage window does not open soon enough.
+    Window,
+}
+
+impl RetryPolicy {
+    /// What becomes of a job after `attempt`.
+    pub fn next(&self, attempt: &Attempt<'_>) -> Next {
+        let Outcome::Failed(failure) = attempt.outcome else { return Next::Done };
+        let may_repeat = self.repeat_effects || !attempt.may_have_acted;
+        match &failure.kind {
+            FailureKind::Auth | FailureKind::UnknownModel | FailureKind::ToolMissing => {
+                Next::Stop(Stopped::NeedsMending)
+            }
+            FailureKind::RateLimited { retry_after } if may_repeat => {
+                let told = retry_after.map(|after| after + spread(Duration::from_secs(1), attempt.chance));
+                let after = told.unwrap_or_else(|| wait(FIRST_WAIT, LONGEST_WAIT, attempt.held_up, attempt.chance));
+                Next::Again(Again { after, pool: PoolEffect::Slowed })
+            }
+            FailureKind::UsageWindow { resets_at } => {
+                let told = resets_at.map(|at| Duration::try_from(at.duration_since(attempt.now)).unwrap_or_default());
+                let after = told.map_or_else(
+                    || wait(FIRST_LOOK, LONGEST_LOOK, attempt.held_up, attempt.chance),
+                    |after| after + spread(Duration::from_secs(5), attempt.chance),
+                );
+                if !may_repeat || after > self.longest_window {
+                    return Next::Stop(Stopped::Window);
+                }
+                Next::Again(Again { after, pool: PoolEffect::Parked })
+            }
+            FailureKind::Crashed { .. }
+            | FailureKind::Stalled
+            | FailureKind::ModelError
+            | FailureKind::Protocol
+            | FailureKind::NotRun
+                if may_repeat && attempt.retried < self.retries =>
+            {
+                let after = wait(FIRST_WAIT, LONGEST_WAIT, attempt.retried, attempt.chance);
+                Next::Again(Again { after, pool: PoolEffect::None })
+            }
+            _ => Next::Done,
+        }
+    }
+}
+
+/// `first`, doubled for each time before, a quarter more or less.
+fn wait(first: Duration, longest: Duration, before: u32, chance: f64) -> Duration {
+    let whole = first.saturating_mul(2_u32.saturating_pow(before.min(16))).min(longest);
+    whole.mul_f64(0.75 + 0.5 * chance.clamp(0.0, 1.0))
+}
+
+/// Up to `most`, so that many do not come back at once.
+fn spread(most: Duration, chance: f64) -> Duration {
+    most.mul_f64(chance.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Failure;
+
+    fn next(kind: FailureKind, change: impl FnOnce(&mut Attempt<'_>)) -> Next {
+        let outcome = Outcome::from(kind);
+        let now = "2026-03-01T10:00:00Z".parse().unwrap();
+        let mut attempt =
+            Attempt { outcome: &outcome, retried: 0, held_up: 0, may_have_acted: false, now, chance: 0.5 };
+        change(&mut attempt);
+        RetryPolicy::default().next(&attempt)
+    }
+
+    fn again(seconds: f64, pool: PoolEffect) -> Next {
+        Next::Again(Again { after: Duration::from_secs_f64(seconds), pool })
+    }
+
+    #[test]
+    fn every_kind_has_its_row() {
+        use FailureKind::*;
+        for kind in [Crashed { exit: None }, Stalled, ModelError, Protocol, NotRun] {
+            assert_eq!(next(kind.clone(), |_| {}), again(1.0, PoolEffect::None), "{kind}");
+            assert_eq!(next(kind.clone(), |attempt| attempt.retried = 2), again(4.0, PoolEffect::None), "{kind}");
+            assert_eq!(next(kind.clone(), |attempt| attempt.retried = 3), Next::Done, "{kind}");
+            assert_eq!(next(kind.clone(), |attempt| attempt.may_have_acted = true), Next::Done, "{kind}");
+        }
+        for kind in [Auth, UnknownModel, ToolMissing] {
+            assert_eq!(next(kind.clone(), |_| {}), Next::Stop(Stopped::NeedsMending), "{kind}");
+        }
+        for kind in [
+            NotReady,
+            PermissionDenied,
+            OutputLimit,
+            BadInput,
+            VerifyFailed,
+            Schema,
+            Unchanged,
+            OutOfScope,
+            Conflict,
+            Budget,
+        ] {
+            assert_eq!(next(kind.clone(), |_| {}), Next::Done, "{kind}");
+        }
+    }
+
+    #[test]
+    fn other_ends_are_ends() {
+        let now = Timestamp::UNIX_EPOCH;
+        for outcome in [Outcome::Succeeded, Outcome::Cancelled, Outcome::Lost] {
+            let attempt =
+                Attempt { outcome: &outcome, retried: 0, held_up: 0, may_have_acted: false, now, chance: 0.0 };
+            assert_eq!(RetryPolicy::default().next(&attempt), Next::Done);
+        }
+    }
+
+    #[test]
+    fn a_limit_costs_no_retries() {
+        let told = FailureKind::RateLimited { retry_after: Some(Duration::from_secs(3)) };
+        assert_eq!(next(told.clone(), |attempt| attempt.retried = 3), again(3.5, PoolEffect::Slowed));
+        assert_eq!(next(told, |attempt| attempt.may_have_acted = true), Next::Done);
+        let untold = FailureKind::RateLimited { retry_after: None };
+        assert_eq!(next(untold, |attempt| attempt.held_up = 10), again(60.0, PoolEffect::Slowed));
+    }
+
+    #[test]
+    fn a_window_is_waited_for_as_long_as_that_may_be() {
+        let at = |time: &str| FailureKind::UsageWindow { resets_at: Some(time.parse().unwrap()) };
+        assert_eq!(next(at("2026-03-01T11:00:00Z"), |_| {}), again(3602.5, PoolEffect::Parked));
+        assert_eq!(next(at("2026-03-01T09:00:00Z"), |_| {}), again(2.5, PoolEffect::Parked));
+        assert_eq!(next(at("2026-03-02T10:00:00Z"), |_| {}), Next::Stop(Stopped::Window));
+        let untold = FailureKind::UsageWindow { resets_at: None };
+        assert_eq!(next(untold.clone(), |_| {}), again(60.0, PoolEffect::Parked));
+        assert_eq!(next(untold.clone(), |attempt| attempt.held_up = 20), again(1800.0, PoolEffect::Parked));
+        let none = RetryPolicy { longest_window: Duration::ZERO, ..RetryPolicy::default() };
+        let outcome = Outcome::Failed(Failure::new(untold, "used up"));
+        let now = Timestamp::UNIX_EPOCH;
+        let attempt = Attempt { outcome: &outcome, retried: 0, held_up: 0, may_have_acted: false, now, chance: 0.0 };
+        assert_eq!(none.next(&attempt), Next::Stop(Stopped::Window));
+    }
+
+    #[test]
+    fn waits_differ_by_chance_and_never_pass_the_longest_by_much() {
+        for before in 0..40 {
+            for chance in [0.0, 0.3, 1.0] {
+                let wait = wait(FIRST_WAIT, LONGEST_WAIT, before, chance);
+                assert!(wait >= FIRST_WAIT.mul_f64(0.75) && wait <= LONGEST_WAIT.mul_f64(1.25), "{wait:?}");
+            }
+        }
+    }
+}
