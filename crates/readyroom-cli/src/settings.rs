@@ -5,6 +5,7 @@ use std::fs;
 use std::io::IsTerminal as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use readyroom::batch::RetryPolicy;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub failure_limit: Option<u64>,
     /// What becomes of jobs whose attempts fail.
     pub retry: RetryPolicy,
+    /// When nothing more is started, from the run's beginning.
+    pub deadline: Option<Duration>,
     /// Whether answers come in the jobs' order.
     pub keep_order: bool,
     /// How much is told.
@@ -108,8 +111,9 @@ impl Settings {
             retry: RetryPolicy {
                 retries: args.retries,
                 repeat_effects: args.retry_edits,
-                longest_window: args.window.longest(),
+                longest_window: args.limits.longest(),
             },
+            deadline: args.limits.deadline.map(|deadline| deadline.from(&jiff::ZonedDateTime::now())),
             keep_order: args.keep_order,
             verbosity: verbosity(args.quiet, args.verbose),
             terminal,
@@ -130,8 +134,9 @@ impl Settings {
             retry: RetryPolicy {
                 retries: recipe.retries,
                 repeat_effects: recipe.retry_edits,
-                longest_window: args.window.longest(),
+                longest_window: args.limits.longest(),
             },
+            deadline: args.limits.deadline.map(|deadline| deadline.from(&jiff::ZonedDateTime::now())),
             keep_order: recipe.keep_order,
             verbosity: verbosity(args.quiet, args.verbose),
             terminal,

@@ -135,3 +135,15 @@ fn a_usage_window_stops_or_is_waited_for() {
     assert!(jobs(&place).iter().all(|(state, _)| state == "succeeded"), "{:?}", jobs(&place));
     place.nothing_left();
 }
+
+#[test]
+fn nothing_new_starts_after_the_deadline() {
+    let place = place();
+    let done = run(&place, &["-j", "1", "--deadline", "1", "@sleep 700\n@until 0 {} x", "a", "b", "c", "d"]).expect(4);
+    assert!(done.err.contains("--deadline is reached"), "{}", done.err);
+    let states = jobs(&place);
+    assert!(states.iter().all(|(state, _)| state == "succeeded" || state == "queued"), "{states:?}");
+    assert_eq!(states.last().unwrap().0, "queued");
+    readyroom(&place, &["resume"]).expect(0);
+    readyroom(&place, &["run", "-t", "echo", "--deadline", "25:00", "x"]).expect(2).says("25:00");
+}

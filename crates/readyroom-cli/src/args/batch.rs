@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::run::WindowArgs;
+use super::run::LimitArgs;
 use super::values::{MaxFailures, age, instances};
 
 /// Arguments of `resume`.
@@ -29,9 +29,9 @@ pub struct ResumeArgs {
     #[arg(long, value_name = "N|P%")]
     pub max_failures: Option<MaxFailures>,
 
-    /// What a usage limit means.
+    /// Limits of the whole run.
     #[command(flatten)]
-    pub window: WindowArgs,
+    pub limits: LimitArgs,
 
     /// Adds outcomes as JSON lines to FILE as they happen; `-` takes stdout for itself
     #[arg(long, value_name = "FILE")]

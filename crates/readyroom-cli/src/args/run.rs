@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{ContextArg, Limit, MaxFailures, OnLimit, PermissionsArg, RoutingArg, duration, instances};
+use super::values::{
+    ContextArg, Deadline, Limit, MaxFailures, OnLimit, PermissionsArg, RoutingArg, duration, instances,
+};
 
 const EXAMPLES: &str = "\
 Placeholders in PROMPT and in --output:
@@ -119,9 +121,9 @@ pub struct RunArgs {
     #[arg(long)]
     pub retry_edits: bool,
 
-    /// What a usage limit means.
+    /// Limits of the whole run.
     #[command(flatten)]
-    pub window: WindowArgs,
+    pub limits: LimitArgs,
 
     /// Prints answers in the order of the inputs
     #[arg(short, long)]
@@ -164,9 +166,9 @@ pub struct RunArgs {
     pub verbose: bool,
 }
 
-/// What a provider's usage limit means, for `run` and `resume`.
+/// Limits of the whole run, for `run` and `resume`.
 #[derive(Debug, clap::Args)]
-pub struct WindowArgs {
+pub struct LimitArgs {
     /// When a usage limit is reached: wait until it is over, or stop, so that `readyroom resume` goes on later
     #[arg(long, value_name = "WHAT", default_value = "wait")]
     pub on_limit: OnLimit,
@@ -174,9 +176,13 @@ pub struct WindowArgs {
     /// The longest wait for a usage limit's end
     #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = duration)]
     pub max_wait: Duration,
+
+    /// Starts nothing more after this time, or at this time of day; what runs may end
+    #[arg(long, value_name = "8h|06:00")]
+    pub deadline: Option<Deadline>,
 }
 
-impl WindowArgs {
+impl LimitArgs {
     /// How long a usage window is waited for.
     pub fn longest(&self) -> Duration {
         match self.on_limit {

@@ -43,6 +43,43 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// When nothing more is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// After so long.
+    After(Duration),
+    /// When the clock next shows this time, here.
+    At(jiff::civil::Time),
+}
+
+impl Deadline {
+    /// How long it is until then.
+    pub fn from(self, now: &jiff::ZonedDateTime) -> Duration {
+        match self {
+            Self::After(duration) => duration,
+            Self::At(time) => {
+                let on =
+                    |date: jiff::civil::Date| date.to_datetime(time).to_zoned_datetime(now.time_zone().clone()).ok();
+                let today = on(now.date()).filter(|at| at > now);
+                let at = today.or_else(|| on(now.date().tomorrow().ok()?));
+                at.and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or_default()
+            }
+        }
+    }
+}
+
+impl FromStr for Deadline {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains(':') {
+            let time = jiff::civil::Time::strptime("%H:%M", text);
+            return time.map(Self::At).map_err(|_| format!("{text:?} is no time of day; write it as 06:00"));
+        }
+        duration(text).map(Self::After)
+    }
+}
+
 /// Parses an age: as [`duration`], and zero.
 ///
 /// # Errors
@@ -187,6 +224,17 @@ impl From<PermissionsArg> for Permissions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deadline_is_a_time_from_now_or_of_the_day() {
+        let now: jiff::ZonedDateTime = "2026-03-01T22:00:00[UTC]".parse().unwrap();
+        let until = |text: &str| text.parse::<Deadline>().map(|deadline| deadline.from(&now).as_secs());
+        assert_eq!(until("8h"), Ok(8 * 3600));
+        assert_eq!(until("06:00"), Ok(8 * 3600));
+        assert_eq!(until("23:30"), Ok(90 * 60));
+        assert!(until("22:61").unwrap_err().contains("06:00"));
+        assert!(until("soon").is_err());
+    }
 
     #[test]
     fn durations_are_read_as_people_write_them() {

@@ -43,6 +43,8 @@ enum News {
     Signal(Signal),
     /// The wait before a job's next attempt is over.
     Due(usize),
+    /// The time is over in which jobs may start.
+    Deadline,
     /// It could not be written down that a job is going to be sent.
     NotBegun(Arc<JournalError>),
     /// A job's end is written down, or can't be.
@@ -82,6 +84,13 @@ pub fn run(
         let printer = printer.start(move |reply| {
             let _ = replies.send(News::Printer(reply));
         })?;
+        if let Some(deadline) = settings.deadline {
+            let over = sender.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(deadline).await;
+                let _ = over.send(News::Deadline);
+            });
+        }
         let pools = Pools::new(plan.pools.len(), sender, News::Pool);
         let state = Run::new(
             plan.pools.iter().map(|pool| (pool.instances, pool.jobs.clone())).collect(),
@@ -157,6 +166,7 @@ impl Shell {
         let input = match news {
             News::Signal(signal) => Some(Input::Signal(signal)),
             News::Due(job) => Some(Input::Due(job)),
+            News::Deadline => Some(Input::Deadline),
             News::NotBegun(error) => {
                 self.journal_broken(&error);
                 Some(Input::OutputBroken)
@@ -327,7 +337,9 @@ impl Shell {
         input
     }
 
-    fn response(&mut self, job: usize, response: Response) -> Input {
+    fn response(&mut self, job: usize, mut response: Response) -> Input {
+        let permissions = self.plan.pools[self.plan.jobs[job].pool].kind.permissions;
+        response.may_have_acted &= permissions != Permissions::Read;
         if let Some(turn) = self.turns.remove(&job) {
             self.jobs.remove(&(self.plan.jobs[job].pool, turn));
         }
@@ -387,7 +399,7 @@ impl Shell {
             outcome: &response.outcome,
             retried: self.retried.get(&job).copied().unwrap_or(0),
             held_up: self.held_up.get(&pool).copied().unwrap_or(0),
-            may_have_acted: response.may_have_acted && self.plan.pools[pool].kind.permissions != Permissions::Read,
+            may_have_acted: response.may_have_acted,
             now: jiff::Timestamp::now(),
             chance: fastrand::f64(),
         })
@@ -448,6 +460,7 @@ impl Shell {
     fn tell_stop(&self, stop: Stop) {
         let line = match stop {
             Stop::MaxFailures => "stopping: --max-failures is reached; what runs may end".to_owned(),
+            Stop::Deadline => "stopping: --deadline is reached; what runs may end".to_owned(),
             // The printer's own words have been said.
             Stop::Output | Stop::Blocked => return,
             Stop::Signal(signal) => {

@@ -44,6 +44,8 @@ pub enum Input {
     Closed(usize),
     /// A signal came.
     Signal(Signal),
+    /// The time is over in which jobs may start.
+    Deadline,
 }
 
 /// How a job ended, as far as the run cares.
@@ -87,10 +89,19 @@ pub enum Stop {
     MaxFailures,
     /// An output can't be written.
     Output,
+    /// The time is over in which jobs may start.
+    Deadline,
     /// A person has to mend something first, or a usage window does not open soon enough.
     Blocked,
     /// A signal.
     Signal(Signal),
+}
+
+impl Stop {
+    /// Whether what runs may end by itself.
+    fn lets_end(self) -> bool {
+        matches!(self, Self::MaxFailures | Self::Blocked | Self::Deadline)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,6 +286,11 @@ impl Run {
                 }
             }
             Input::Signal(signal) => self.signal(signal, &mut actions),
+            Input::Deadline => {
+                if self.phase == Phase::Running {
+                    self.stop(Stop::Deadline, &mut actions);
+                }
+            }
         }
         self.advance(&mut actions);
         actions
@@ -314,7 +330,9 @@ impl Run {
             Phase::Killed(signal) | Phase::Stopping(Stop::Signal(signal)) => ExitStatus::Signal(signal),
             _ if !self.ever_ready && self.failures > 0 => ExitStatus::NotReady,
             Phase::Stopping(Stop::Output | Stop::Blocked) => ExitStatus::StoppedEarly,
-            Phase::Stopping(Stop::MaxFailures) if !self.not_done().is_empty() => ExitStatus::StoppedEarly,
+            Phase::Stopping(Stop::MaxFailures | Stop::Deadline) if !self.not_done().is_empty() => {
+                ExitStatus::StoppedEarly
+            }
             _ if self.jobs.iter().all(|job| *job == JobState::Done(Verdict::Succeeded)) => ExitStatus::Success,
             _ => ExitStatus::SomeFailed,
         }
@@ -399,7 +417,7 @@ impl Run {
             return;
         }
         self.phase = Phase::Stopping(stop);
-        if !matches!(stop, Stop::MaxFailures | Stop::Blocked) {
+        if !stop.lets_end() {
             let open = |state: &JobState| matches!(state, JobState::Queued | JobState::Running);
             let cancelled = self.jobs.iter().enumerate().filter(|(_, state)| open(state));
             actions.extend(cancelled.map(|(job, _)| Action::Cancel(job)));
