@@ -147,3 +147,17 @@ fn nothing_new_starts_after_the_deadline() {
     readyroom(&place, &["resume"]).expect(0);
     readyroom(&place, &["run", "-t", "echo", "--deadline", "25:00", "x"]).expect(2).says("25:00");
 }
+
+/// Many jobs that fail alike are an outage: no job is lost to it.
+#[test]
+fn an_outage_costs_no_jobs() {
+    let place = place();
+    let inputs = ["a", "b", "c", "d", "e", "f", "g"];
+    let words = ["-j", "7", "--on-limit", "stop", "@until 20 down E: no answer ({})"];
+    let done = run(&place, &[&words[..], &inputs[..]].concat()).expect(4);
+    assert!(done.err.contains("stopping: failed: model_error"), "{}", done.err);
+    assert!(jobs(&place).iter().all(|(state, _)| state == "queued"), "{:?}", jobs(&place));
+    std::fs::write(place.sandbox.dir().join("down"), [b'x'; 20]).unwrap();
+    readyroom(&place, &["resume"]).expect(0);
+    assert!(jobs(&place).iter().all(|(state, _)| state == "succeeded"), "{:?}", jobs(&place));
+}

@@ -14,10 +14,14 @@ const FRUITS: [&str; 4] = ["mulberry", "tamarind", "rambutan", "persimmon"];
 
 /// The command in surroundings that hold nothing but what the sandbox and the tool need.
 fn run(place: &Place, words: &[&str]) -> Finished {
+    readyroom(place, &[&["run", "-t", place.sandbox.tool()], words].concat())
+}
+
+fn readyroom(place: &Place, words: &[&str]) -> Finished {
     let program = tools::program(place.sandbox.tool());
     let path = std::env::var("PATH").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_readyroom"));
-    command.args(["run", "-t", place.sandbox.tool()]).args(words).env_clear();
+    command.args(words).env_clear();
     place.surround(&mut command);
     command.env("PATH", format!("{}:{path}", program.parent().unwrap().display()));
     place.finish(command)
@@ -91,4 +95,53 @@ fn three_warm_aiders_edit_six_files() {
     }
     assert_eq!(finished.err.matches("started, life").count(), 3, "{finished:#?}");
     finished.says("3 instances share ").says("succeeded     6");
+}
+
+/// A login that expires in mid-batch: what is left waits, and is done once the login is mended.
+#[test]
+fn an_expired_login_stops_the_batch_and_costs_no_job() {
+    let model = Model::start();
+    let place = Place { sandbox: Sandbox::new("claude", &model) };
+    for fruit in FRUITS {
+        model.on(fruit, if fruit == "mulberry" { Step::say("well") } else { Step::status(401) });
+    }
+    let words = ["-j", "1", "About {}"];
+    let finished = run(&place, &[&words[..], &FRUITS[..]].concat()).expect(4);
+    finished.says("stopping: failed: auth").says("readyroom resume");
+    for fruit in FRUITS {
+        model.on(fruit, Step::say(format!("answer to {fruit}")));
+    }
+    let resumed = readyroom(&place, &["resume", "--json", "-"]).expect(0);
+    assert_eq!(resumed.out.lines().count(), 3, "{resumed:#?}");
+}
+
+/// Rate limits and a usage window, as real providers word them, spend no retries: the first is waited for, the second
+/// parks the batch, which goes on by itself, or stops and is resumed.
+#[test]
+fn limits_spend_no_retries() {
+    let model = Model::start();
+    let place = Place { sandbox: Sandbox::new("claude", &model) };
+    // One more than the tool tries by itself.
+    model.on("kumquat", [Step::retry_after(1), Step::retry_after(1), Step::say("in the end")]);
+    let finished = run(&place, &["-j", "2", "--retries", "0", "About {}", "kumquat", "quince"]).expect(0);
+    finished.says("all wait and go on slower").says("succeeded     2");
+
+    let place = Place { sandbox: Sandbox::new("codex", &model) };
+    let window = |seconds: i64| {
+        let resets_at = jiff::Timestamp::now().as_second() + seconds;
+        let error = serde_json::json!({
+            "error": { "type": "usage_limit_reached", "message": "m", "plan_type": "plus", "resets_at": resets_at }
+        });
+        Step::Status { code: 429, headers: Default::default(), body: error.to_string() }
+    };
+    model.on("feijoa", [window(2), Step::say("after the window")]);
+    let finished = run(&place, &["--retries", "0", "About feijoa"]).expect(0);
+    assert_eq!(finished.out, "after the window\n");
+    finished.says("all wait and go on in");
+
+    model.on("salak", [window(3600), Step::say("after the window")]);
+    let words = ["-j", "1", "--retries", "0", "--max-wait", "30m", "About {}", "salak", "jujube"];
+    run(&place, &words).expect(4).says("usage_window");
+    let resumed = readyroom(&place, &["resume"]).expect(0);
+    assert!(resumed.out.contains("after the window"), "{resumed:#?}");
 }

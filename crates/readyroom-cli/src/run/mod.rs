@@ -5,7 +5,7 @@ pub mod pools;
 mod signals;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,6 +113,7 @@ pub fn run(
             failures: HashMap::new(),
             retried: HashMap::new(),
             held_up: HashMap::new(),
+            streaks: HashMap::new(),
         };
         Ok(shell.run(news).await)
     });
@@ -142,6 +143,8 @@ struct Shell {
     retried: HashMap<usize, u32>,
     /// How often in a row each pool was held up by its provider.
     held_up: HashMap<usize, u32>,
+    /// The jobs of each pool that failed in a row, in one way.
+    streaks: HashMap<usize, (&'static str, HashSet<usize>)>,
 }
 
 /// Whether the run goes on.
@@ -392,13 +395,27 @@ impl Shell {
     /// What becomes of a job after an attempt.
     fn next(&mut self, job: usize, response: &Response) -> Next {
         let pool = self.plan.jobs[job].pool;
-        if response.ok() {
-            self.held_up.remove(&pool);
-        }
+        let streak = match &response.outcome {
+            Outcome::Succeeded => {
+                self.held_up.remove(&pool);
+                self.streaks.remove(&pool);
+                0
+            }
+            Outcome::Failed(failure) => {
+                let (kind, jobs) = self.streaks.entry(pool).or_default();
+                if *kind != failure.kind.name() {
+                    (*kind, *jobs) = (failure.kind.name(), HashSet::new());
+                }
+                jobs.insert(job);
+                jobs.len()
+            }
+            _ => 0,
+        };
         self.settings.retry.next(&Attempt {
             outcome: &response.outcome,
             retried: self.retried.get(&job).copied().unwrap_or(0),
             held_up: self.held_up.get(&pool).copied().unwrap_or(0),
+            streak,
             may_have_acted: response.may_have_acted,
             now: jiff::Timestamp::now(),
             chance: fastrand::f64(),

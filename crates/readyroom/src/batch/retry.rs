@@ -17,6 +17,9 @@ const FIRST_LOOK: Duration = Duration::from_secs(60);
 /// The longest wait between looks.
 const LONGEST_LOOK: Duration = Duration::from_secs(30 * 60);
 
+/// So many jobs that fail in a row in one way are no fault of theirs.
+const OUTAGE: usize = 5;
+
 /// What the caller allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -43,6 +46,8 @@ pub struct Attempt<'a> {
     pub retried: u32,
     /// How often in a row the pool was held up before, without a success between.
     pub held_up: u32,
+    /// How many jobs, this one among them, have failed in a row in this way.
+    pub streak: usize,
     /// Whether the attempt may have changed something that a further one would meet.
     pub may_have_acted: bool,
     /// The time.
@@ -89,6 +94,8 @@ pub enum Stopped {
     NeedsMending,
     /// A usage window does not open soon enough.
     Window,
+    /// One job after the other failed in one way, for longer than may be waited.
+    Outage,
 }
 
 impl RetryPolicy {
@@ -113,6 +120,21 @@ impl RetryPolicy {
                 );
                 if !may_repeat || after > self.longest_window {
                     return Next::Stop(Stopped::Window);
+                }
+                Next::Again(Again { after, pool: PoolEffect::Parked })
+            }
+            FailureKind::Crashed { .. }
+            | FailureKind::Stalled
+            | FailureKind::ModelError
+            | FailureKind::Protocol
+            | FailureKind::NotRun
+                if may_repeat && attempt.streak >= OUTAGE =>
+            {
+                let waited: Duration =
+                    (0..attempt.held_up).map(|before| wait(FIRST_LOOK, LONGEST_LOOK, before, 0.5)).sum();
+                let after = wait(FIRST_LOOK, LONGEST_LOOK, attempt.held_up, attempt.chance);
+                if waited + after > self.longest_window {
+                    return Next::Stop(Stopped::Outage);
                 }
                 Next::Again(Again { after, pool: PoolEffect::Parked })
             }
@@ -151,7 +173,7 @@ mod tests {
         let outcome = Outcome::from(kind);
         let now = "2026-03-01T10:00:00Z".parse().unwrap();
         let mut attempt =
-            Attempt { outcome: &outcome, retried: 0, held_up: 0, may_have_acted: false, now, chance: 0.5 };
+            Attempt { outcome: &outcome, retried: 0, held_up: 0, streak: 1, may_have_acted: false, now, chance: 0.5 };
         change(&mut attempt);
         RetryPolicy::default().next(&attempt)
     }
@@ -192,8 +214,15 @@ mod tests {
     fn other_ends_are_ends() {
         let now = Timestamp::UNIX_EPOCH;
         for outcome in [Outcome::Succeeded, Outcome::Cancelled, Outcome::Lost] {
-            let attempt =
-                Attempt { outcome: &outcome, retried: 0, held_up: 0, may_have_acted: false, now, chance: 0.0 };
+            let attempt = Attempt {
+                outcome: &outcome,
+                retried: 0,
+                held_up: 0,
+                streak: 1,
+                may_have_acted: false,
+                now,
+                chance: 0.0,
+            };
             assert_eq!(RetryPolicy::default().next(&attempt), Next::Done);
         }
     }
@@ -219,8 +248,24 @@ mod tests {
         let none = RetryPolicy { longest_window: Duration::ZERO, ..RetryPolicy::default() };
         let outcome = Outcome::Failed(Failure::new(untold, "used up"));
         let now = Timestamp::UNIX_EPOCH;
-        let attempt = Attempt { outcome: &outcome, retried: 0, held_up: 0, may_have_acted: false, now, chance: 0.0 };
+        let attempt =
+            Attempt { outcome: &outcome, retried: 0, held_up: 0, streak: 1, may_have_acted: false, now, chance: 0.0 };
         assert_eq!(none.next(&attempt), Next::Stop(Stopped::Window));
+    }
+
+    #[test]
+    fn many_jobs_that_fail_alike_are_an_outage() {
+        let crash = || FailureKind::Crashed { exit: None };
+        let at = |held_up| {
+            move |attempt: &mut Attempt<'_>| {
+                (attempt.streak, attempt.retried, attempt.held_up) = (OUTAGE, 3, held_up);
+            }
+        };
+        assert_eq!(next(crash(), at(0)), again(60.0, PoolEffect::Parked), "also with no retries left");
+        assert_eq!(next(crash(), at(3)), again(480.0, PoolEffect::Parked));
+        assert_eq!(next(crash(), at(30)), Next::Stop(Stopped::Outage));
+        assert_eq!(next(FailureKind::BadInput, at(0)), Next::Done, "such are the jobs' own");
+        assert_eq!(next(crash(), |attempt| (attempt.streak, attempt.may_have_acted) = (9, true)), Next::Done);
     }
 
     #[test]
