@@ -126,6 +126,8 @@ def run_batch(
     cwd: _Path | None = None,
     timeout: float | None = 600,
     max_failures: int | None = None,
+    retries: int = 3,
+    on_limit: str = "wait",
     journal: _Path | None = None,
     tool_files: Iterable[_Path] = (),
     args: Iterable[str] = (),
@@ -135,6 +137,8 @@ def run_batch(
     """Runs jobs as a batch, as ``readyroom run`` does: every outcome is durable before it is reported, and what is not
     done can be resumed, whatever ends this process.
 
+    :param retries: how often a job is tried again when its instance crashes, or its model fails.
+    :param on_limit: when a usage limit is reached: ``wait`` until it is over, or ``stop``, to be resumed.
     :param progress: a bar (tqdm, where it is installed); by default where stderr is a terminal.
     :param on_outcome: called with each outcome as it comes.
     :raises BadInput: the jobs or the options can't be used; nothing was started.
@@ -153,6 +157,8 @@ def run_batch(
         command += ["--model", _checks.text("model", model)]
     if max_failures is not None:
         command += ["--max-failures", str(_checks.whole("max_failures", max_failures, 1, 2**31))]
+    command += ["--retries", str(_checks.whole("retries", retries, 0, 2**31))]
+    command += ["--on-limit", _checks.one_of("on_limit", on_limit, ("wait", "stop"))]
     for file in _checks.paths("tool_files", tool_files):
         command += ["--tools", file]
     for arg in _checks.words("args", args):

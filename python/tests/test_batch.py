@@ -60,6 +60,14 @@ with open({str(log)!r}, "w") as log:
     assert len(resume(result.batch, journal=journal, progress=False)) == 0
 
 
+def test_a_crash_is_tried_again(tmp_path: Path) -> None:
+    # Under `read` nothing can have been changed, so that a further attempt does no harm.
+    prompt = f"@crash-until 1 {tmp_path / 'crashed'}"
+    assert run_batch([prompt], tool="echo", permissions="read", progress=False)[0].answer == "fine\n"
+    (tmp_path / "crashed").unlink()
+    assert not run_batch([prompt], tool="echo", permissions="read", retries=0, progress=False).ok
+
+
 def test_what_is_wrong_is_raised() -> None:
     with pytest.raises(BadInput, match="no-such-tool"):
         run_batch(["x"], tool="no-such-tool", progress=False)

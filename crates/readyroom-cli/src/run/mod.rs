@@ -34,6 +34,9 @@ use state::{Action, Input, Run, Stop, Verdict};
 /// How long processes that were told to die, and words that nobody reads, are waited for after the second Ctrl-C.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
+/// How often a run without bars says how far it has come.
+const PROGRESS: Duration = Duration::from_secs(5 * 60);
+
 /// What happens.
 enum News {
     Pool(PoolNews),
@@ -45,6 +48,8 @@ enum News {
     Due(usize),
     /// The time is over in which jobs may start.
     Deadline,
+    /// Some time has passed in which nobody may have been told anything.
+    Progress,
     /// It could not be written down that a job is going to be sent.
     NotBegun(Arc<JournalError>),
     /// A job's end is written down, or can't be.
@@ -89,6 +94,18 @@ pub fn run(
             tokio::spawn(async move {
                 tokio::time::sleep(deadline).await;
                 let _ = over.send(News::Deadline);
+            });
+        }
+        // Bars tell it all the time.
+        if !settings.terminal.bars && settings.verbosity > Verbosity::Quiet {
+            let ticks = sender.clone();
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(PROGRESS).await;
+                    if ticks.send(News::Progress).is_err() {
+                        break;
+                    }
+                }
             });
         }
         let pools = Pools::new(plan.pools.len(), sender, News::Pool);
@@ -170,6 +187,10 @@ impl Shell {
             News::Signal(signal) => Some(Input::Signal(signal)),
             News::Due(job) => Some(Input::Due(job)),
             News::Deadline => Some(Input::Deadline),
+            News::Progress => {
+                self.say(Message::Notice(self.state.progress()));
+                None
+            }
             News::NotBegun(error) => {
                 self.journal_broken(&error);
                 Some(Input::OutputBroken)

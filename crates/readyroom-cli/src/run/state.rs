@@ -310,6 +310,22 @@ impl Run {
         matches!(self.phase, Phase::Killed(_))
     }
 
+    /// How far it has come, in a line.
+    pub fn progress(&self) -> String {
+        let count = |wanted: fn(&JobState) -> bool| self.jobs.iter().filter(|state| wanted(state)).count();
+        let well = count(|state| *state == JobState::Done(Verdict::Succeeded));
+        let failed = count(|state| matches!(state, JobState::Done(Verdict::Failed | Verdict::Blocked)));
+        let running = count(|state| *state == JobState::Running);
+        let delayed = count(|state| *state == JobState::Delayed);
+        let mut line = format!("{} of {} jobs done", well + failed, self.jobs.len());
+        for (number, what) in [(failed, "failed"), (running, "running"), (delayed, "waiting for another attempt")] {
+            if number > 0 {
+                line += &format!(", {number} {what}");
+            }
+        }
+        line
+    }
+
     /// The jobs that were not run to an end of their own, by place.
     pub fn not_done(&self) -> Vec<usize> {
         (0..self.jobs.len())

@@ -257,7 +257,9 @@ proptest! {
 fn a_job_is_tried_again_and_holds_the_run_open() {
     let (mut run, _) = opened(1, 1);
     run.handle(Input::Started(0));
+    assert_eq!(run.progress(), "0 of 1 jobs done, 1 running");
     assert_eq!(run.handle(Input::Again(0, PoolEffect::None)), []);
+    assert_eq!(run.progress(), "0 of 1 jobs done, 1 waiting for another attempt");
     assert_eq!(run.handle(Input::Due(0)), [Submit(0)]);
     assert_eq!(run.handle(Input::Ended(0, Verdict::Succeeded)), [Close(0)]);
     run.handle(Input::Closed(0));
