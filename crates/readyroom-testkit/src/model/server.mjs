@@ -71,7 +71,10 @@ function ask(seen, answer, pace, response) {
 }
 
 async function pass(seen, answer, pace, response) {
-  const upstream = await ask(seen, answer, pace, response);
+  send(await ask(seen, answer, pace, response), response);
+}
+
+function send(upstream, response) {
   const headers = { ...upstream.headers };
   // These two are between us and aimock; what the client gets is its own connection's affair.
   delete headers.connection;
@@ -105,8 +108,17 @@ const STEPS = {
     response.writeHead(code, { "content-type": "application/json", ...headers });
     response.end(body === "" ? JSON.stringify(errorBody(seen.api, code)) : body);
   },
+  // From the request's arrival to the answer, whatever that takes to make.
   delay: async ([ms, step], seen, response) => {
-    if (await pause(ms, response)) await run(step, seen, response);
+    const waited = pause(ms - (performance.now() - seen.at), response);
+    if (step.say === undefined) {
+      if (await waited) await run(step, seen, response);
+      return;
+    }
+    const made = ask(seen, { content: step.say }, { chunkSize: wholeChunks(step.say, CHUNK) }, response);
+    // It fails when the client goes, which the pause tells.
+    made.catch(() => {});
+    if (await waited) send(await made, response);
   },
   break: async ({ after_text }, seen, response) => {
     const stream = await torn(seen, after_text, response);
@@ -132,6 +144,7 @@ async function run(step, seen, response) {
 }
 
 async function answer(request, response) {
+  const at = performance.now();
   const parts = [];
   for await (const part of request) parts.push(part);
   const raw = Buffer.concat(parts);
@@ -143,7 +156,7 @@ async function answer(request, response) {
   }
   const { method, url: path, headers } = request;
   const api = apiOf(method, path);
-  const seen = { id: requests++, method, path, headers, raw, api, streams: streams(api, path, body) };
+  const seen = { id: requests++, at, method, path, headers, raw, api, streams: streams(api, path, body) };
   const said = api ? conversation(api, body) : { system: "", users: [] };
   const side = api !== null && isSide(said);
   const word = wordOf([...scripts.keys()], said.users);
