@@ -20,6 +20,9 @@ const READ_GOAL: Duration = Duration::from_millis(2);
 /// The most that memory may grow from 10,000 turns to 100,000.
 const MEMORY_GOAL: f64 = 5.0;
 
+/// The most that three files may take, in the time of one.
+const SIDE_BY_SIDE_GOAL: f64 = 1.3;
+
 const WORKERS: usize = 5;
 /// How many files the processes one after the other get.
 const PART: usize = 24;
@@ -75,8 +78,30 @@ pub fn turn(turns: usize, rounds: usize) -> anyhow::Result<bool> {
     Ok(over <= TURN_GOAL && latest <= READ_GOAL && grown < MEMORY_GOAL)
 }
 
+/// Three files on three workers against one file on one of them, with a model of 5 s, launches not counted and first
+/// turns included. Whether the edits were made and the goal was met.
+fn side_by_side() -> anyhow::Result<bool> {
+    let work = Demo::new(3, 3, Some(5000), None);
+    println!("a real edit in one file and in three files, on 3 warm aiders, with a model that thinks for 5 s");
+    let mut well = true;
+    let mut turns = |count: usize| -> anyhow::Result<Duration> {
+        let mut command = Command::new(interpreter()?);
+        command.arg(script("rollout.py")).arg("3").args(&work.files[..count]);
+        work.by_name(&mut command)?;
+        well &= work.check(count, "Python")?;
+        let answers = std::fs::read_to_string(work.sandbox.home().join("answers"))?;
+        let took = answers.lines().last().and_then(|line| line.strip_prefix("took ")).context("the script's time")?;
+        Ok(Duration::from_secs_f64(took.parse()?))
+    };
+    let (one, three) = (turns(1)?, turns(3)?);
+    let found = ratio(three, one);
+    println!("one {}, three {}: {found:.2}x (goal: at most {SIDE_BY_SIDE_GOAL}x)\n", short(one), short(three));
+    Ok(well && found <= SIDE_BY_SIDE_GOAL)
+}
+
 /// Measures the rollout. Whether all edits were made and the goals were met.
 pub fn rollout(files: usize) -> anyhow::Result<bool> {
+    let side_by_side = side_by_side()?;
     let work = Demo::new(files, WORKERS, Some(1000), None);
     println!("a real edit in each of {files} files, with a model that thinks for 1 s");
 
@@ -110,5 +135,5 @@ pub fn rollout(files: usize) -> anyhow::Result<bool> {
         short(serial),
         ROLLOUT_GOALS.1
     );
-    Ok(well && to_xargs >= ROLLOUT_GOALS.0 && to_serial >= ROLLOUT_GOALS.1)
+    Ok(well && side_by_side && to_xargs >= ROLLOUT_GOALS.0 && to_serial >= ROLLOUT_GOALS.1)
 }
