@@ -143,6 +143,9 @@ def run_batch(
     :param on_outcome: called with each outcome as it comes.
     :raises BadInput: the jobs or the options can't be used; nothing was started.
     :raises NotReady: no instance became ready.
+
+    >>> run_batch(["print(6 * 7)"], tool="python3", permissions="full", progress=False)[0].answer
+    '42\\n'
     """
     all_jobs = [Job.of(job) for job in jobs]
     command = ["run", "--from", "-", "--json", "-", "--instances", str(_checks.whole("instances", instances, 1, 1024))]

@@ -26,6 +26,10 @@ class Orchestrator:
     """Runs jobs on pools, one for each tool that has several; pools stay for the next call.
 
     The methods that begin with an underscore are there to be overridden.
+
+    >>> with Orchestrator(count=2, permissions="full") as orchestrator:
+    ...     orchestrator.execute_jobs([Job("print(6 * 7)", tool="python3")])[0].text
+    '42\\n'
     """
 
     # Here, too, so that a subclass may have an __init__ of its own that knows nothing of them.

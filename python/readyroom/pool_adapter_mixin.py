@@ -35,6 +35,14 @@ class PoolAwareMixin:
 
     Without a pool, ``invoke`` is the adapter's own. With one (:meth:`use_pool`), a request becomes a turn
     (:meth:`to_turn`), and its response what ``invoke`` returns (:meth:`to_result`); both can be overridden.
+
+    >>> class Adapter(PoolAwareMixin):
+    ...     tool_id = "python3"
+    >>> adapter = Adapter()
+    >>> adapter.use_pool(count=1, permissions="full")
+    >>> adapter.invoke({"prompt": "print(6 * 7)"}).text
+    '42\\n'
+    >>> adapter.disable_pool()
     """
 
     #: The cluster, while the pool is in use.
