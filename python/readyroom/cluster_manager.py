@@ -236,10 +236,6 @@ class ClusterManager:
         assert future._ticket is not None
         return _pieces(events, future, future._ticket.turn)
 
-    def cancel(self, future: TurnFuture) -> bool:
-        """Cancels a job that was submitted; the same as ``future.cancel()``."""
-        return future.cancel()
-
     def check_health(self) -> dict[str, Any]:
         """How the instances are doing: ``alive``, ``total``, ``dead`` and ``instances``. What starts counts as alive, so
         ``alive + dead == total`` always.

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -130,13 +129,10 @@ def make_pool_aware(
     chosen = _tool_of(adapter, tool)
     kind = type(adapter)
     pooled = type(kind.__name__, (_Pooled, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
-    twin = copy.copy(adapter)
-    try:
-        object.__setattr__(twin, "__class__", pooled)
-    except TypeError:
-        raise TypeError(
-            f"{kind.__name__} can't be wrapped, since its objects have no __dict__; use PoolAwareMixin before it instead"
-        ) from None
+    twin = kind.__new__(cast("type[_Adapter]", pooled))
+    for name, value in _state_of(adapter).items():
+        # An invoke that belongs to the object and not to its class must not stand before the pool's.
+        object.__setattr__(twin, "_alone" if name == "invoke" else name, value)
     pool = cast("_Pooled", twin)
     pool._hooks = (to_turn, to_result)
     pool.use_pool(pool_count, chosen, **options)
@@ -147,6 +143,12 @@ class _Pooled(PoolAwareMixin):
     """What :func:`make_pool_aware` puts before an adapter's own class."""
 
     _hooks: tuple[Callable[[Any], Job] | None, Callable[[Response, Any], Any] | None] = (None, None)
+    _alone: Callable[[Any], Any] | None = None
+
+    def invoke(self, request: Any) -> Any:
+        if self._cluster is None and self._alone is not None:
+            return self._alone(request)
+        return super().invoke(request)
 
     def to_turn(self, request: Any) -> Job:
         given = self._hooks[0] or getattr(super(PoolAwareMixin, self), "to_turn", None)
@@ -162,6 +164,17 @@ class _Pooled(PoolAwareMixin):
         close = getattr(super(PoolAwareMixin, self), "close", None)
         if close is not None:
             close()
+
+
+def _state_of(adapter: object) -> dict[str, Any]:
+    """An object's own attributes, also those in slots."""
+    slots = [name for kind in type(adapter).__mro__ for name in _names(kind.__dict__.get("__slots__", ()))]
+    state = {name: getattr(adapter, name) for name in slots if name != "__dict__" and hasattr(adapter, name)}
+    return {**state, **getattr(adapter, "__dict__", {})}
+
+
+def _names(slots: Any) -> list[str]:
+    return [slots] if isinstance(slots, str) else list(slots)
 
 
 def _tool_of(adapter: object, tool: str | None) -> str:

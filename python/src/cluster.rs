@@ -1,7 +1,7 @@
 //! A cluster's calls.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -134,10 +134,6 @@ impl Cluster {
         Ok(wait(py, self.cluster.shutdown())?.dropped)
     }
 
-    fn kill(&self) {
-        self.cluster.kill();
-    }
-
     /// Shuts down without being waited for; `callback` is called when that is done.
     fn shutdown_soon(&self, callback: Py<PyAny>) -> PyResult<()> {
         let cluster = self.cluster.clone();
@@ -170,7 +166,7 @@ impl Cluster {
     }
 
     fn events(&self) -> Events {
-        Events { events: Arc::new(tokio::sync::Mutex::new(self.cluster.events())), over: Mutex::new(false) }
+        Events { events: Arc::new(tokio::sync::Mutex::new(self.cluster.events())) }
     }
 }
 
@@ -203,7 +199,6 @@ impl Ticket {
 #[derive(Debug)]
 pub struct Events {
     events: Arc<tokio::sync::Mutex<readyroom::cluster::Events>>,
-    over: Mutex<bool>,
 }
 
 #[pymethods]
@@ -223,15 +218,6 @@ impl Events {
                 }
             }
         };
-        if event.is_none() {
-            *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        }
         Ok(event.map(|event| json(&event)))
-    }
-
-    /// Whether no event will come any more.
-    #[getter]
-    fn over(&self) -> bool {
-        *self.over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,17 @@ def processes(root: Path) -> list[tuple[int, str]]:
     return found
 
 
+def eventually(found: Callable[[], Any], seconds: float = 30) -> Any:
+    """What is found, once there is something: for facts that nobody announces, such as what stands in /proc."""
+    until = time.monotonic() + seconds
+    while not (result := found()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return result
+
+
 def gone(root: Path, seconds: float = 5) -> list[tuple[int, str]]:
     """What still lives when it should be gone, after some time for it to go."""
-    until = time.monotonic() + seconds
-    while (left := processes(root)) and time.monotonic() < until:
-        time.sleep(0.02)
-    return left
+    return [] if eventually(lambda: not processes(root), seconds) else processes(root)
 
 
 @pytest.fixture(autouse=True)

@@ -170,9 +170,16 @@ def test_the_wrapper_has_hooks() -> None:
         make_pool_aware(object(), 1, "echo")
 
 
-def test_an_adapter_with_slots_is_wrapped_or_refused_clearly() -> None:
-    with pytest.raises(TypeError, match="Slotted"):
-        make_pool_aware(Slotted(), 1)
+def test_an_adapter_with_slots_or_an_invoke_of_its_own_is_wrapped() -> None:
+    for adapter, alone in [
+        (Slotted(), "slots: hello"),
+        (SimpleNamespace(name="echo", invoke=lambda request: request["prompt"].upper()), "HELLO"),
+    ]:
+        pooled = make_pool_aware(adapter, 1)
+        assert isinstance(pooled, type(adapter))
+        assert pooled.invoke({"prompt": "hello"}).text == "hello\n"
+        pooled.close()
+        assert pooled.invoke({"prompt": "hello"}) == alone
 
 
 def test_two_threads_never_get_each_others_answers() -> None:

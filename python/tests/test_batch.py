@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from conftest import python
+from conftest import gone, python
 
 from readyroom import BadInput, Crashed, Job, NotReady, Outcome, resume, run_batch
 
@@ -25,38 +24,26 @@ def test_outcomes_come_in_the_jobs_order() -> None:
     assert [outcome.id for outcome in again] == ["bad"]
 
 
-def test_a_killed_batch_is_resumed(tmp_path: Path) -> None:
-    journal, log = tmp_path / "journal.sqlite", tmp_path / "log"
+def test_a_killed_batch_is_resumed(surroundings: Path, tmp_path: Path) -> None:
+    journal = tmp_path / "journal.sqlite"
     program = python(
         f"""
 import readyroom
 from readyroom import Job
 jobs = [Job(f"@sleep 100\\nturn {{n}}", id=f"job {{n}}") for n in range(20)]
-with open({str(log)!r}, "w") as log:
-    def told(outcome):
-        print(outcome.id, file=log, flush=True)
-    readyroom.run_batch(jobs, tool="echo", instances=2, permissions="read", journal={str(journal)!r},
-                        progress=False, on_outcome=told)
+readyroom.run_batch(jobs, tool="echo", instances=2, permissions="read", journal={str(journal)!r},
+                    progress=False, on_outcome=lambda outcome: print(outcome.id, flush=True))
 """
     )
-    until = time.monotonic() + 30
-    while not (log.exists() and len(log.read_text().splitlines()) >= 4) and time.monotonic() < until:
-        time.sleep(0.01)
+    assert program.stdout is not None
+    told = [program.stdout.readline().strip() for _ in range(4)]
     program.send_signal(signal.SIGKILL)
-    program.communicate()
-    told = log.read_text().splitlines()
-    assert 4 <= len(told) < 20
-    until = time.monotonic() + 20
-    while True:
-        try:
-            result = resume(journal=journal, progress=False)
-            break
-        except BadInput as error:  # its command is on its way down
-            assert "is being run by" in str(error) and time.monotonic() < until
-            time.sleep(0.05)
-    assert result.ok
-    rest = [outcome.id for outcome in result]
-    assert not set(rest) & set(told)
+    told += program.communicate()[0].splitlines()
+    # Its command is on its way down, and holds the batch until then.
+    assert not gone(surroundings)
+    result = resume(journal=journal, progress=False)
+    assert result.ok and len(result) > 0
+    assert not {outcome.id for outcome in result} & set(told)
     assert len(resume(result.batch, journal=journal, progress=False)) == 0
 
 

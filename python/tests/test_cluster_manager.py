@@ -6,13 +6,12 @@ import gc
 import logging
 import pickle
 import threading
-import time
 import warnings
 from concurrent.futures import CancelledError, as_completed
 from pathlib import Path
 
 import pytest
-from conftest import echo
+from conftest import echo, eventually
 
 import readyroom
 from readyroom import (
@@ -134,8 +133,9 @@ def test_an_instance_is_restarted() -> None:
         busy = cluster.submit("@sleep 300")
         cluster.restart_instance(0)
         assert busy.result(timeout=0).ok, "a turn that runs ends first"
+        events = cluster.events()
         hanging = cluster.submit("@sleep 60000")
-        at = next(i["index"] for i in _until(cluster, lambda all_: [i for i in all_ if i["state"] == "busy"]))
+        at = next(event["instance"] for event in events if event["event"] == "turn_started")
         cluster.restart_instance(at, force=True)
         assert not hanging.exception(timeout=30).retryable
         assert [i["generation"] for i in cluster.get_status()["instances"]] != [1, 1]
@@ -148,7 +148,7 @@ def test_a_dead_instance_is_restarted(tmp_path: Path) -> None:
     text = echo("moody").replace("argv = [", f'argv = ["/bin/sh", "-c", "test ! -e {flag} && exec \\"$0\\"", ')
     file.write_text(text)
     cluster = launch_cluster("moody", count=1, wait="none", tool_files=[file])
-    _until(cluster, lambda all_: all_[0]["state"] == "quarantined")
+    assert eventually(lambda: cluster.get_status()["instances"][0]["state"] == "quarantined")
     health = cluster.check_health()
     assert (health["alive"], health["total"], health["dead"]) == (0, 1, 1)
     flag.unlink()
@@ -156,16 +156,6 @@ def test_a_dead_instance_is_restarted(tmp_path: Path) -> None:
     assert cluster.check_health()["alive"] == 1
     assert cluster.submit("hello").result(timeout=30).ok
     cluster.shutdown()
-
-
-def _until(cluster: ClusterManager, found) -> object:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        result = found(cluster.get_status()["instances"])
-        if result:
-            return result
-        time.sleep(0.01)
-    raise AssertionError("it did not come about")
 
 
 def test_none_becomes_ready() -> None:
@@ -205,10 +195,7 @@ def test_a_forgotten_cluster_is_closed() -> None:
     with pytest.warns(ResourceWarning, match="without shutdown"):
         cluster = launch_cluster("echo", count=1)
         gc.collect()
-    until = time.monotonic() + 5
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not Path(f"/proc/{pid}").exists()
+    assert eventually(lambda: not Path(f"/proc/{pid}").exists(), 5)
     cluster.shutdown()
 
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from conftest import gone, processes, python
+from conftest import eventually, gone, processes, python
 
 from readyroom import launch_cluster
 
 LAUNCH = """
-import os, sys, time, readyroom
+import logging, os, sys, time, readyroom
+
+class Begun(logging.Handler):
+    def emit(self, record):
+        if record.event["event"] == "turn_started":
+            print("begun", flush=True)
+
+logging.getLogger("readyroom").addHandler(Begun())
+logging.getLogger("readyroom").setLevel(logging.DEBUG)
 cluster = readyroom.launch_cluster("echo", count=2, wait="all")
 print("ready", flush=True)
 """
@@ -28,11 +35,6 @@ def started(code: str) -> subprocess.Popen[str]:
     line = program.stdout.readline()
     assert line == "ready\n", line + program.stderr.read()
     return program
-
-
-def killed(pid: int, surroundings: Path) -> None:
-    """Nothing lives 2 s later."""
-    assert not gone(surroundings, 2), pid
 
 
 def test_the_check_sees_what_is_planted(surroundings: Path) -> None:
@@ -50,8 +52,8 @@ BLOCKING = {
     "result": "cluster.submit('@sleep 60000').result()",
     "stream": "list(cluster.stream('@sleep 60000'))",
     "drain": "cluster.submit('@sleep 60000'); cluster.drain()",
-    "restart": "cluster.submit('@sleep 60000'); time.sleep(0.2); cluster.restart_instance(0)",
-    "events": "list(cluster.events())",
+    "restart": "cluster.send_to(0, '@sleep 60000'); cluster.restart_instance(0)",
+    "events": "cluster.submit('@sleep 60000'); list(cluster.events())",
     "executor": "list(readyroom.ClusterExecutor('echo', 1).map(str, ['@sleep 60000']))",
     "orchestrator": "readyroom.Orchestrator().execute_jobs([{'tool': 'echo', 'prompt': '@sleep 60000'}])",
     "run_batch": "readyroom.run_batch(['@sleep 60000'], tool='echo', progress=False)",
@@ -68,10 +70,16 @@ def test_ctrl_c_ends_each_wait(call: str, surroundings: Path, tmp_path: Path, mo
         sleepy.replace('id = "echo"', 'id = "sleepy"').replace('"--interrupt"]', '"--interrupt", "--hang-start"]')
     )
     monkeypatch.setenv("SLEEPY", str(tmp_path / "sleepy.toml"))
-    program = started(f"print('calling', flush=True)\n{BLOCKING[call]}")
-    assert program.stdout is not None and program.stdout.readline() == "calling\n"
-    # The call has begun when the program sleeps in it; a moment more does no harm.
-    time.sleep(0.5)
+    program = started(BLOCKING[call])
+    assert program.stdout is not None
+    if call == "launch":
+        assert eventually(lambda: [pid for pid, words in processes(surroundings) if "--hang-start" in words])
+    elif call == "run_batch":
+        # Its own two instances, and one of the batch's.
+        echo = "readyroom-echo"
+        assert eventually(lambda: sum(echo in words for _, words in processes(surroundings)) > 2)
+    else:
+        assert program.stdout.readline() == "begun\n"
     began = time.monotonic()
     program.send_signal(signal.SIGINT)
     _, errors = program.communicate(timeout=30)
@@ -101,9 +109,7 @@ def test_a_program_that_ends(end: str, status: int, surroundings: Path) -> None:
 
 def test_a_batch_ends_with_its_program(surroundings: Path) -> None:
     program = started("readyroom.run_batch(['@sleep 60000'] * 3, tool='echo', progress=False)")
-    until = time.monotonic() + 20
-    while not any("readyroom run" in words for _, words in processes(surroundings)) and time.monotonic() < until:
-        time.sleep(0.02)
+    assert eventually(lambda: any("readyroom run" in words for _, words in processes(surroundings)))
     program.kill()
     program.communicate()
     assert not gone(surroundings, 8)
@@ -142,11 +148,9 @@ time.sleep(60)
     child = int(program.stdout.readline())
     program.kill()
     program.wait()
-    until = time.monotonic() + 2
-    while len(left := processes(surroundings)) > 1 and time.monotonic() < until:
-        time.sleep(0.02)
+    alone = eventually(lambda: [pid for pid, _ in processes(surroundings)] == [child], 2)
     os.kill(child, signal.SIGKILL)
-    assert [pid for pid, _ in left] == [child]
+    assert alone
 
 
 def test_spawned_processes_have_clusters_of_their_own(tmp_path: Path) -> None:
@@ -174,11 +178,9 @@ def test_read_any_is_prompt_whatever_the_others_do() -> None:
     with launch_cluster("echo", count=8, wait="all") as cluster:
         for n in range(7):
             cluster.send_to(n, "@sleep 2000")
-        done = threading.Event()
         began = time.monotonic()
         cluster.send_to(7, "quick")
         response = cluster.read_any(timeout=30)
-        done.set()
         assert response is not None and response.text == "quick\n"
         assert time.monotonic() - began < 1
         cluster.shutdown()

@@ -379,7 +379,7 @@ impl Shell {
             }
             // An attempt that a stop prevents, or that no mending came before, is one for the resume.
             Next::Again(_) => waits = !response.may_have_acted,
-            Next::Stop(_) => {
+            Next::Stop => {
                 waits = !response.may_have_acted;
                 verdict = Verdict::Blocked;
                 if self.state.stop_reason().is_none() {

@@ -2,4 +2,4 @@
 
 mod retry;
 
-pub use retry::{Again, Attempt, Next, PoolEffect, RetryPolicy, Stopped};
+pub use retry::{Again, Attempt, Next, PoolEffect, RetryPolicy};

@@ -63,8 +63,8 @@ pub enum Next {
     Done,
     /// It is tried again.
     Again(Again),
-    /// Nothing more is handed to its pool: no job could do better.
-    Stop(Stopped),
+    /// Nothing more is handed to its pool: a person has to mend something, or a limit lasts longer than may be waited.
+    Stop,
 }
 
 /// A further attempt.
@@ -87,26 +87,13 @@ pub enum PoolEffect {
     Parked,
 }
 
-/// Why a pool stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stopped {
-    /// The login, the model's name or the tool has to be mended by a person.
-    NeedsMending,
-    /// A usage window does not open soon enough.
-    Window,
-    /// One job after the other failed in one way, for longer than may be waited.
-    Outage,
-}
-
 impl RetryPolicy {
     /// What becomes of a job after `attempt`.
     pub fn next(&self, attempt: &Attempt<'_>) -> Next {
         let Outcome::Failed(failure) = attempt.outcome else { return Next::Done };
         let may_repeat = self.repeat_effects || !attempt.may_have_acted;
         match &failure.kind {
-            FailureKind::Auth | FailureKind::UnknownModel | FailureKind::ToolMissing => {
-                Next::Stop(Stopped::NeedsMending)
-            }
+            FailureKind::Auth | FailureKind::UnknownModel | FailureKind::ToolMissing => Next::Stop,
             FailureKind::RateLimited { retry_after } if may_repeat => {
                 let told = retry_after.map(|after| after + spread(Duration::from_secs(1), attempt.chance));
                 let after = told.unwrap_or_else(|| wait(FIRST_WAIT, LONGEST_WAIT, attempt.held_up, attempt.chance));
@@ -119,7 +106,7 @@ impl RetryPolicy {
                     |after| after + spread(Duration::from_secs(5), attempt.chance),
                 );
                 if !may_repeat || after > self.longest_window {
-                    return Next::Stop(Stopped::Window);
+                    return Next::Stop;
                 }
                 Next::Again(Again { after, pool: PoolEffect::Parked })
             }
@@ -128,28 +115,30 @@ impl RetryPolicy {
             | FailureKind::ModelError
             | FailureKind::Protocol
             | FailureKind::NotRun
-                if may_repeat && attempt.streak >= OUTAGE =>
+                if may_repeat =>
             {
-                let waited: Duration =
-                    (0..attempt.held_up).map(|before| wait(FIRST_LOOK, LONGEST_LOOK, before, 0.5)).sum();
-                let after = wait(FIRST_LOOK, LONGEST_LOOK, attempt.held_up, attempt.chance);
-                if waited + after > self.longest_window {
-                    return Next::Stop(Stopped::Outage);
-                }
-                Next::Again(Again { after, pool: PoolEffect::Parked })
-            }
-            FailureKind::Crashed { .. }
-            | FailureKind::Stalled
-            | FailureKind::ModelError
-            | FailureKind::Protocol
-            | FailureKind::NotRun
-                if may_repeat && attempt.retried < self.retries =>
-            {
-                let after = wait(FIRST_WAIT, LONGEST_WAIT, attempt.retried, attempt.chance);
-                Next::Again(Again { after, pool: PoolEffect::None })
+                self.own_failure(attempt)
             }
             _ => Next::Done,
         }
+    }
+
+    /// What becomes of a job that failed by itself: a retry, unless so many do that it is no fault of theirs.
+    fn own_failure(&self, attempt: &Attempt<'_>) -> Next {
+        if attempt.streak >= OUTAGE {
+            let look = |before, chance| wait(FIRST_LOOK, LONGEST_LOOK, before, chance);
+            let waited: Duration = (0..attempt.held_up).map(|before| look(before, 0.5)).sum();
+            let after = look(attempt.held_up, attempt.chance);
+            return match waited + after > self.longest_window {
+                true => Next::Stop,
+                false => Next::Again(Again { after, pool: PoolEffect::Parked }),
+            };
+        }
+        if attempt.retried >= self.retries {
+            return Next::Done;
+        }
+        let after = wait(FIRST_WAIT, LONGEST_WAIT, attempt.retried, attempt.chance);
+        Next::Again(Again { after, pool: PoolEffect::None })
     }
 }
 
@@ -192,7 +181,7 @@ mod tests {
             assert_eq!(next(kind.clone(), |attempt| attempt.may_have_acted = true), Next::Done, "{kind}");
         }
         for kind in [Auth, UnknownModel, ToolMissing] {
-            assert_eq!(next(kind.clone(), |_| {}), Next::Stop(Stopped::NeedsMending), "{kind}");
+            assert_eq!(next(kind.clone(), |_| {}), Next::Stop, "{kind}");
         }
         for kind in [
             NotReady,
@@ -241,7 +230,7 @@ mod tests {
         let at = |time: &str| FailureKind::UsageWindow { resets_at: Some(time.parse().unwrap()) };
         assert_eq!(next(at("2026-03-01T11:00:00Z"), |_| {}), again(3602.5, PoolEffect::Parked));
         assert_eq!(next(at("2026-03-01T09:00:00Z"), |_| {}), again(2.5, PoolEffect::Parked));
-        assert_eq!(next(at("2026-03-02T10:00:00Z"), |_| {}), Next::Stop(Stopped::Window));
+        assert_eq!(next(at("2026-03-02T10:00:00Z"), |_| {}), Next::Stop);
         let untold = FailureKind::UsageWindow { resets_at: None };
         assert_eq!(next(untold.clone(), |_| {}), again(60.0, PoolEffect::Parked));
         assert_eq!(next(untold.clone(), |attempt| attempt.held_up = 20), again(1800.0, PoolEffect::Parked));
@@ -250,7 +239,7 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let attempt =
             Attempt { outcome: &outcome, retried: 0, held_up: 0, streak: 1, may_have_acted: false, now, chance: 0.0 };
-        assert_eq!(none.next(&attempt), Next::Stop(Stopped::Window));
+        assert_eq!(none.next(&attempt), Next::Stop);
     }
 
     #[test]
@@ -263,7 +252,7 @@ mod tests {
         };
         assert_eq!(next(crash(), at(0)), again(60.0, PoolEffect::Parked), "also with no retries left");
         assert_eq!(next(crash(), at(3)), again(480.0, PoolEffect::Parked));
-        assert_eq!(next(crash(), at(30)), Next::Stop(Stopped::Outage));
+        assert_eq!(next(crash(), at(30)), Next::Stop);
         assert_eq!(next(FailureKind::BadInput, at(0)), Next::Done, "such are the jobs' own");
         assert_eq!(next(crash(), |attempt| (attempt.streak, attempt.may_have_acted) = (9, true)), Next::Done);
     }
