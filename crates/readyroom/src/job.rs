@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::check::Checks;
 use crate::error::{Failure, FailureKind};
 
 /// What a tool may do during a turn.
@@ -276,6 +277,9 @@ pub struct Job {
     /// The longest time that the job may run once it has started on an instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// What it has to prove before it counts as done.
+    #[serde(default, skip_serializing_if = "Checks::is_empty")]
+    pub checks: Checks,
 }
 
 impl Job {
@@ -302,6 +306,13 @@ impl Job {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets what it has to prove.
+    #[must_use]
+    pub fn with_checks(mut self, checks: Checks) -> Self {
+        self.checks = checks;
         self
     }
 

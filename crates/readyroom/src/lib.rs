@@ -4,6 +4,7 @@
 //! The floors, from the ground up; each imports only what is below it:
 //!
 //! - [`process`]: own a tree of OS processes
+//! - [`workspace`]: where jobs work: git worktrees, and what comes back from them
 //! - [`tool`]: what a tool is, and where it is on this machine
 //! - [`driver`]: hold a conversation in one protocol
 //! - [`instance`]: one warm place with supervision of its own
@@ -11,11 +12,11 @@
 //! - [`cluster`]: the handle that callers hold
 //! - [`batch`]: many jobs, and what becomes of those that fail
 //! - [`journal`]: the record of batches, the truth for a resume
-//! - [`workspace`]: where jobs work: git worktrees, and what comes back from them
 //!
-//! [`error`], [`job`] and [`event`] are the words that all floors share.
+//! [`error`], [`job`], [`check`] and [`event`] are the words that all floors share.
 
 pub mod batch;
+pub mod check;
 pub mod cluster;
 pub mod driver;
 pub mod error;
@@ -31,6 +32,7 @@ pub mod process;
 pub mod tool;
 pub mod workspace;
 
+pub use check::{Checks, Schema, Verify};
 pub use cluster::{
     Cluster, ClusterOptions, LaunchError, Response, SubmitError, Ticket, TurnError, Wait, launch_cluster,
 };

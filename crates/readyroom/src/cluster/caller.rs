@@ -1,6 +1,7 @@
 //! Implicit turns: what a caller sends joins the turn that it has open, and what it reads is its own.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -150,7 +151,7 @@ impl Cluster {
         let unread = commands.len();
         let closes = !prompts.is_empty();
         self.inner.pool.mailbox.owe(caller, turn, if closes { 1 } else { unread });
-        let submission = Submission { turn, commands, prompts, mode, timeout, key, address };
+        let submission = Submission { turn, commands, prompts, mode, timeout, checks: Arc::default(), key, address };
         let (planned, instance) = oneshot::channel();
         self.inner.pool.input(Input::Submit {
             submission,

@@ -21,9 +21,11 @@ pub use crate::pool::{CallerId, InstanceState, InstanceStatus, Response, Status,
 pub use options::{ClusterOptions, LaunchError, Wait};
 pub use ticket::{Ticket, TurnBuilder};
 
+use crate::check::Checks;
 use crate::driver::ContextCommand;
 use crate::error::{Failure, FailureKind};
 use crate::event::{Event, TurnId};
+use crate::instance::Places;
 use crate::job::{Job, Mode};
 use crate::pool::dispatcher::{Rules, Submission};
 use crate::pool::{Gate, Input, PoolHandle, PoolSettings, Sink};
@@ -143,6 +145,17 @@ impl Cluster {
         // A command has a process for each turn, whatever was asked for.
         options.one_shot |= definition.driver == DriverKind::Oneshot;
         let contract = Arc::new(Contract::resolve(definition, program, &options.contract)?);
+        let places = match &options.worktrees {
+            Some(worktrees) => Some(Arc::new(Places {
+                within: worktrees
+                    .repository()
+                    .within(&contract.cwd)
+                    .map_err(|error| Failure::new(FailureKind::BadInput, error.to_string()))?,
+                worktrees: worktrees.clone(),
+                options: options.contract.clone(),
+            })),
+            None => None,
+        };
         let pool = crate::pool::start(PoolSettings {
             contract: Arc::clone(&contract),
             rules: Rules {
@@ -157,6 +170,7 @@ impl Cluster {
             context: options.context,
             one_shot: options.one_shot,
             record: options.record.clone(),
+            places,
         });
         let cluster = Self {
             inner: Arc::new(Inner {
@@ -237,7 +251,7 @@ impl Cluster {
     pub fn submit(&self, job: impl Into<Job>) -> Result<Ticket, SubmitError> {
         let job = job.into();
         let commands = job.files.into_iter().map(ContextCommand::Add).collect();
-        self.submit_turn(commands, job.prompts, job.mode, job.timeout, job.key, None, None)
+        self.submit_turn(commands, job.prompts, job.mode, job.timeout, job.checks, job.key, None, None)
     }
 
     /// Submits a job that waits on its instance for a word before anything of it is sent: to write down that it is
@@ -262,7 +276,7 @@ impl Cluster {
     ) -> Result<Ticket, SubmitError> {
         let job = job.into();
         let commands = job.files.into_iter().map(ContextCommand::Add).collect();
-        self.submit_turn(commands, job.prompts, job.mode, job.timeout, job.key, None, Some(Gate::new(word)))
+        self.submit_turn(commands, job.prompts, job.mode, job.timeout, job.checks, job.key, None, Some(Gate::new(word)))
     }
 
     /// A turn that is put together step by step; in async code there are no implicit ones.
@@ -285,6 +299,7 @@ impl Cluster {
         prompts: Vec<String>,
         mode: Mode,
         timeout: Option<Duration>,
+        checks: Checks,
         key: Option<String>,
         address: Option<usize>,
         gate: Option<Gate>,
@@ -297,7 +312,7 @@ impl Cluster {
         let turn = self.next_turn();
         let (reply, response) = oneshot::channel();
         let timeout = timeout.or(self.inner.options.timeout);
-        let submission = Submission { turn, commands, prompts, mode, timeout, key, address };
+        let submission = Submission { turn, commands, prompts, mode, timeout, checks: Arc::new(checks), key, address };
         self.inner.sent.fetch_add(1, Ordering::Relaxed);
         self.inner.pool.input(Input::Submit { submission, sink: Sink::Ticket(reply), planned: None, gate });
         Ok(Ticket::new(turn, response, self.inner.pool.downgrade(), Arc::clone(&self.inner.tickets_done)))

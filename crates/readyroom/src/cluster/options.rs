@@ -7,6 +7,7 @@ use crate::error::{Failure, FailureKind};
 use crate::job::{Context, Permissions};
 use crate::pool::router::Routing;
 use crate::tool::ContractOptions;
+use crate::workspace::Worktrees;
 
 /// The most instances that a cluster may have.
 pub const MOST_INSTANCES: usize = 1024;
@@ -46,6 +47,9 @@ pub struct ClusterOptions {
     pub record: Option<PathBuf>,
     /// A process for each turn: same drivers, same outcomes, nothing warm.
     pub one_shot: bool,
+    /// A worktree for each instance, where it works instead of in `contract.cwd`, which has to be in the repository. Each job
+    /// starts from the same files, and its response holds what it changed. Needs `fresh`. None: all work in `contract.cwd`.
+    pub worktrees: Option<Worktrees>,
     /// How many instances may be starting at a time; as many as the machine has cores, at least 2.
     pub starts_at_once: Option<usize>,
 }
@@ -63,6 +67,7 @@ impl Default for ClusterOptions {
             max_pending: 10_000,
             record: None,
             one_shot: false,
+            worktrees: None,
             starts_at_once: None,
         }
     }
@@ -129,6 +134,11 @@ impl ClusterOptions {
                 FailureKind::BadInput,
                 format!("{} instances: choose 1 to {MOST_INSTANCES}", self.count),
             ));
+        }
+        if self.worktrees.is_some() && self.context == Context::Keep {
+            let why = "a context that is kept would speak of files that are brought back before each job; \
+                       choose `fresh`, or work in the directory itself";
+            return Err(Failure::new(FailureKind::BadInput, why));
         }
         match &self.record {
             Some(directory) if !directory.is_dir() => Err(Failure::new(

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{Cluster, SubmitError};
+use crate::check::Checks;
 use crate::driver::ContextCommand;
 use crate::event::TurnId;
 use crate::job::{Mode, Outcome};
@@ -137,6 +138,8 @@ impl TurnBuilder {
     }
 
     fn with_mode(self, prompt: impl Into<String>, mode: Mode) -> Result<Ticket, SubmitError> {
-        self.cluster.submit_turn(self.commands, vec![prompt.into()], mode, self.timeout, self.key, self.address, None)
+        let (prompts, checks) = (vec![prompt.into()], Checks::default());
+        let Self { cluster, commands, timeout, key, address } = self;
+        cluster.submit_turn(commands, prompts, mode, timeout, checks, key, address, None)
     }
 }

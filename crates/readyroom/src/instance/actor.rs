@@ -3,24 +3,33 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
+use super::command::{self, CommandEnd};
 use super::messages::{Notice, Order};
+use super::review::{Desk, Finding, Review, Reviewed, on_disk};
 use super::state::{Action, Event, Machine, Rules};
 use crate::driver::runtime::{Left, Link, Recorder, Report, Seat, SharedProcess};
 use crate::error::{Failure, FailureKind};
 use crate::process::TreeUsage;
-use crate::tool::Contract;
+use crate::tool::{Contract, ContractOptions};
+use crate::workspace::Worktrees;
+
+/// How long the command may run that sets a worktree up.
+const SETUP_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// How an instance is made.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Its index.
     pub index: usize,
-    /// What is launched.
+    /// What is launched; in a worktree of its own where there are `places`.
     pub contract: Arc<Contract>,
+    /// Where it gets a worktree; none: it works in the contract's directory.
+    pub places: Option<Arc<Places>>,
     /// The machine's rules.
     pub rules: Rules,
     /// Where its record goes, if it is recorded. A process that instances share has the record of the one that started
@@ -28,6 +37,25 @@ pub struct Settings {
     pub record: Option<PathBuf>,
     /// The process that the pool's instances share; none: each has its own.
     pub shared: Option<Arc<SharedProcess>>,
+}
+
+/// Where the instances of a pool get worktrees.
+#[derive(Debug)]
+pub struct Places {
+    /// The worktrees.
+    pub worktrees: Worktrees,
+    /// Where in its worktree an instance works, from the top.
+    pub within: PathBuf,
+    /// What an instance's contract is made of, but for the directory.
+    pub options: ContractOptions,
+}
+
+impl Places {
+    /// Where an instance works.
+    pub fn directory(&self, index: usize) -> PathBuf {
+        // Without a `/` at its end.
+        self.worktrees.root(index).join(&self.within).components().collect()
+    }
 }
 
 /// The pool's end of an instance. Dropping it ends the instance and its process at once.
@@ -70,6 +98,8 @@ pub fn spawn(settings: Settings, notices: mpsc::UnboundedSender<(usize, Notice)>
         shared_link: Arc::clone(&link),
         generation: Arc::clone(&generation),
         seat: None,
+        desk: None,
+        review: None,
     };
     tokio::spawn(actor.run(inbox));
     InstanceHandle { orders, link, generation }
@@ -82,6 +112,20 @@ struct Actor {
     shared_link: Arc<std::sync::Mutex<Option<Link>>>,
     generation: Arc<AtomicU32>,
     seat: Option<Seat>,
+    desk: Option<Arc<Desk>>,
+    review: Option<Reviewing>,
+}
+
+/// A review that is under way. Dropping it ends it.
+struct Reviewing {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Reviewed>,
+}
+
+impl Drop for Reviewing {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Actor {
@@ -95,6 +139,7 @@ impl Actor {
                     None => break,
                 },
                 report = next_report(&mut self.seat) => Event::Report(report),
+                found = reviewed(&mut self.review) => Event::Reviewed(Box::new(found)),
                 () = until(deadline) => Event::Deadline,
             };
             self.take(event).await;
@@ -135,6 +180,12 @@ impl Actor {
                 };
                 return Some(Event::Settled(strays.into_iter().map(|stray| stray.command).collect()));
             }
+            Action::Review(review) => self.start_review(*review),
+            Action::StopReview => {
+                if let Some(review) = &self.review {
+                    review.stop.send_replace(true);
+                }
+            }
             Action::StopProcess => {
                 if let Some(seat) = &self.seat {
                     if let Some(shared) = &self.settings.shared {
@@ -162,8 +213,11 @@ impl Actor {
     async fn launch(&mut self) -> Event {
         let generation = self.machine.generation();
         self.generation.store(generation, Ordering::Relaxed);
+        let contract = match self.contract().await {
+            Ok(contract) => contract,
+            Err(failure) => return Event::LaunchFailed(failure),
+        };
         let recorder = || recorder(self.settings.record.as_deref(), self.settings.index, generation);
-        let contract = Arc::clone(&self.settings.contract);
         let seat = match &self.settings.shared {
             Some(shared) => shared.join(contract, recorder).await,
             None => match recorder() {
@@ -180,6 +234,38 @@ impl Actor {
             }
             Err(failure) => Event::LaunchFailed(failure),
         }
+    }
+
+    fn start_review(&mut self, review: Review) {
+        let (stop, stopped) = watch::channel(false);
+        let look = review.carry_out(self.desk.clone(), self.settings.rules.cwd.clone(), stopped);
+        self.review = Some(Reviewing { stop, task: tokio::spawn(look) });
+    }
+
+    /// What is to be launched: where there are worktrees, in one that is as jobs are to find it.
+    async fn contract(&mut self) -> Result<Arc<Contract>, Failure> {
+        let Some(places) = self.settings.places.clone() else { return Ok(Arc::clone(&self.settings.contract)) };
+        let cwd = self.settings.rules.cwd.clone();
+        match self.desk.clone() {
+            Some(desk) => on_disk(move || desk.reset()).await?,
+            None => {
+                let (index, shared) = (self.settings.index, Arc::clone(&places));
+                let worktree = on_disk(move || shared.worktrees.prepare(index)).await?;
+                if let Some(setup) = places.worktrees.setup() {
+                    let never = watch::channel(false).1;
+                    let (end, said) = command::run(setup, &cwd, SETUP_LIMIT, never).await;
+                    if !matches!(&end, CommandEnd::Exited(exit) if exit.is_zero()) {
+                        let what = format!("the setup of its worktree, `{}`, {end}", setup.join(" "));
+                        return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
+                    }
+                }
+                let desk = on_disk(move || worktree.ignored().map(|kept| Desk { worktree, kept }));
+                self.desk = Some(Arc::new(desk.await?));
+            }
+        }
+        let (definition, program) = (Arc::clone(&self.settings.contract.definition), &self.settings.contract.program);
+        let options = ContractOptions { cwd, ..places.options.clone() };
+        Contract::resolve(definition, program, &options).map(Arc::new)
     }
 
     fn publish(&self, link: Option<Link>) {
@@ -202,6 +288,17 @@ async fn next_report(seat: &mut Option<Seat>) -> Report {
         },
         None => std::future::pending().await,
     }
+}
+
+/// The end of a review that is under way.
+async fn reviewed(review: &mut Option<Reviewing>) -> Reviewed {
+    let Some(under_way) = review else { return std::future::pending().await };
+    let found = (&mut under_way.task).await;
+    *review = None;
+    found.unwrap_or_else(|panic| {
+        let failure = Failure::new(FailureKind::NotReady, format!("what the job did can't be looked at: {panic}"));
+        Reviewed { change: None, value: None, finding: Finding::Broken(failure) }
+    })
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -1,11 +1,16 @@
 //! What a pool tells an instance, and what it hears back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::check::Checks;
 use crate::driver::{Activity, ContextCommand, ContextReply, Proof};
 use crate::error::Failure;
 use crate::event::TurnId;
 use crate::job::{Answer, Mode, Outcome, Timings};
+use crate::workspace::Change;
 
 /// A turn's work for an instance, or what is added to it.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +25,8 @@ pub struct Work {
     pub mode: Mode,
     /// The longest time that the prompts may take together.
     pub timeout: Option<Duration>,
+    /// What it has to prove.
+    pub checks: Arc<Checks>,
     /// How many of the commands' answers the pool was told by an earlier process, that ended before the prompt.
     pub told: usize,
 }
@@ -67,6 +74,10 @@ pub struct Done {
     pub proof: Option<Proof>,
     /// The conversation that `keep` had kept was lost before this turn.
     pub context_lost: bool,
+    /// What it changed in the instance's worktree.
+    pub change: Option<Change>,
+    /// The value in its answer that fits its schema.
+    pub value: Option<Value>,
 }
 
 /// What an instance tells its pool.

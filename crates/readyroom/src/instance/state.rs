@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::files;
 use super::messages::{Done, Notice, Order, Work};
+use super::review::{Finding, Review, Reviewed};
+use super::turn::{Active, Cause, Ended, Process};
 use crate::driver::runtime::{Report, Strays};
 use crate::driver::{Activity, ContextReply, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
 use crate::error::{Failure, FailureKind};
 use crate::event::TurnId;
-use crate::job::{Answer, Context, Outcome, Permissions, Timings};
+use crate::job::{Context, Outcome, Permissions};
 use crate::tool::Limits;
 
 /// What the machine needs to know of its pool.
@@ -25,6 +27,8 @@ pub struct Rules {
     pub native_context: bool,
     /// Whether the model can run commands here, which a turn may leave running.
     pub commands: bool,
+    /// Whether the directory is in a worktree of the instance's own, where each job starts from the same files.
+    pub worktree: bool,
     /// The tool's limits.
     pub limits: Limits,
     /// End the process after this many turns; none: never.
@@ -46,6 +50,8 @@ pub enum Event {
     Deadline,
     /// What a turn had left running has been ended; the command lines.
     Settled(Vec<String>),
+    /// What a turn has done was looked at.
+    Reviewed(Box<Reviewed>),
 }
 
 /// Something to do.
@@ -57,48 +63,16 @@ pub enum Action {
     Request(Request),
     /// End what the turn that began at this moment has left running; answer with [`Event::Settled`].
     Settle(Instant, Strays),
+    /// Look at what a turn has done; answer with [`Event::Reviewed`].
+    Review(Box<Review>),
+    /// That takes too long, or is not wanted any more.
+    StopReview,
     /// End the process in order.
     StopProcess,
     /// End the process at once.
     KillProcess,
     /// Tell the pool.
     Tell(Notice),
-}
-
-/// Why a turn is being cancelled.
-#[derive(Debug, Clone, PartialEq)]
-enum Cause {
-    Asked,
-    Late(Duration),
-}
-
-/// A turn on this instance.
-#[derive(Debug)]
-struct Active {
-    work: Work,
-    /// One for each command that was carried out.
-    replies: Vec<ContextReply>,
-    /// How many of them the pool has been told.
-    told: usize,
-    files: Vec<PathBuf>,
-    answers: Vec<Answer>,
-    proof: Option<Proof>,
-    began: Instant,
-    announced: String,
-}
-
-/// A turn that has ended and what is left to do about it.
-#[derive(Debug)]
-struct Ended {
-    done: Done,
-    process: Process,
-}
-
-/// Whether the process can be used after a turn.
-#[derive(Debug, PartialEq)]
-enum Process {
-    Usable,
-    Gone(Failure),
 }
 
 #[derive(Debug)]
@@ -113,6 +87,7 @@ enum State {
     Running(Box<Active>),
     Cancelling(Box<Active>, Cause),
     Settling(Box<Ended>),
+    Reviewing(Box<Ended>),
     Stopping { why: String, failure: Option<Failure> },
 }
 
@@ -182,6 +157,7 @@ impl Machine {
             Event::Report(report) => self.report(report, now, &mut out),
             Event::Deadline => self.late(now, &mut out),
             Event::Settled(strays) => self.settled(strays, now, &mut out),
+            Event::Reviewed(found) => self.reviewed(*found, now, &mut out),
         }
         out
     }
@@ -216,7 +192,9 @@ impl Machine {
                 match &self.state {
                     State::Down => {}
                     State::Stopping { .. } => out.push(Action::StopProcess),
-                    State::Cancelling(..) | State::Settling(_) => self.stop_after_turn = Some(why),
+                    State::Cancelling(..) | State::Settling(_) | State::Reviewing(_) => {
+                        self.stop_after_turn = Some(why)
+                    }
                     _ => self.stop(why, None, out),
                 }
             }
@@ -249,17 +227,7 @@ impl Machine {
                     Conversation::New(proof) => Some(proof),
                     Conversation::Continued => None,
                 };
-                let active = Active {
-                    told: work.told,
-                    work,
-                    replies: Vec::new(),
-                    files: Vec::new(),
-                    answers: Vec::new(),
-                    proof,
-                    began: now,
-                    announced: String::new(),
-                };
-                self.prepare(active, 0, now, out);
+                self.prepare(Active::new(work, proof, now), 0, now, out);
             }
             state => {
                 // The instance went down while the work was on its way; the pool hands it out again.
@@ -339,7 +307,7 @@ impl Machine {
         let files = if active.answers.is_empty() { active.files.clone() } else { Vec::new() };
         let turn = Turn { prompt, mode: active.work.mode, files, permissions: self.rules.permissions };
         out.push(Action::Request(Request::Begin { slot: self.slot, turn }));
-        let deadline = active.work.timeout.and_then(|timeout| active.began.checked_add(timeout));
+        let deadline = active.deadline();
         self.enter(State::Running(Box::new(active)), deadline);
     }
 
@@ -352,12 +320,19 @@ impl Machine {
                 self.enter(State::Cancelling(active, cause.clone()), deadline);
             }
             State::Holding(active) if names(&active) => {
-                let outcome = outcome_of(cause, &active);
+                let outcome = active.stopped(cause);
                 self.finish(*active, outcome, now, out);
             }
             // The context commands are short; their end shows the cancellation.
             State::Preparing(active) if names(&active) => {
                 self.state = State::Cancelling(active, cause.clone());
+            }
+            State::Reviewing(mut ended) if names(&ended.active) => {
+                if ended.outcome.is_success() {
+                    ended.outcome = ended.active.stopped(cause);
+                }
+                out.push(Action::StopReview);
+                self.enter(State::Reviewing(ended), None);
             }
             state => self.state = state,
         }
@@ -422,7 +397,7 @@ impl Machine {
                 self.prepare_rest(*active, known, now, out);
             }
             State::Cancelling(active, cause) => {
-                let outcome = outcome_of(&cause, &active);
+                let outcome = active.stopped(&cause);
                 self.finish(*active, outcome, now, out);
             }
             state => self.state = state,
@@ -451,7 +426,7 @@ impl Machine {
             // Whatever the tool calls it: once we have asked it to stop, the turn was stopped.
             State::Cancelling(mut active, cause) => {
                 active.answers.push(end.answer);
-                let outcome = outcome_of(&cause, &active);
+                let outcome = active.stopped(&cause);
                 self.finish(*active, outcome, now, out);
             }
             state => self.state = state,
@@ -460,28 +435,25 @@ impl Machine {
 
     fn finish(&mut self, active: Active, outcome: Outcome, now: Instant, out: &mut Vec<Action>) {
         self.turns += 1;
-        let reset = if active.proof.is_some() { self.last_reset } else { Duration::ZERO };
-        let done = Done {
-            turn: active.work.turn,
-            outcome,
-            answers: active.answers,
-            replies: active.replies.into_iter().skip(active.told).collect(),
-            timings: Timings { queued: Duration::ZERO, turn: now - active.began, reset },
-            proof: active.proof,
-            context_lost: std::mem::take(&mut self.lost),
-        };
-        let strays = match (done.outcome.is_success(), self.rules.context) {
+        let began = active.began;
+        let strays = match (outcome.is_success(), self.rules.context) {
             (false, _) => Some(Strays::All),
             (true, Context::Fresh) if self.rules.commands => Some(Strays::Orphans),
             (true, _) => None,
         };
+        let ended = Ended { active, outcome, took: now - began, process: Process::Usable };
         match strays {
-            None => self.after_turn(done, Process::Usable, now, out),
+            None => self.review(ended, now, out),
             Some(strays) => {
-                out.push(Action::Settle(active.began, strays));
-                self.enter(State::Settling(Box::new(Ended { done, process: Process::Usable })), None);
+                out.push(Action::Settle(began, strays));
+                self.enter(State::Settling(Box::new(ended)), None);
             }
         }
+    }
+
+    fn finish_gone(&mut self, active: Active, outcome: Outcome, failure: Failure, now: Instant, out: &mut Vec<Action>) {
+        let took = now - active.began;
+        self.review(Ended { active, outcome, took, process: Process::Gone(failure) }, now, out);
     }
 
     fn settled(&mut self, strays: Vec<String>, now: Instant, out: &mut Vec<Action>) {
@@ -489,9 +461,65 @@ impl Machine {
             out.push(Action::Tell(Notice::StraysEnded(strays)));
         }
         match std::mem::replace(&mut self.state, State::Down) {
-            State::Settling(ended) => self.after_turn(ended.done, ended.process, now, out),
+            State::Settling(ended) => self.review(*ended, now, out),
             state => self.state = state,
         }
+    }
+
+    /// Nothing of the turn runs any more: has what it did looked at, where there is something to look at.
+    fn review(&mut self, ended: Ended, now: Instant, out: &mut Vec<Action>) {
+        let good = ended.outcome.is_success();
+        if !self.rules.worktree && (!good || ended.active.work.checks.is_empty()) {
+            let (done, process) = self.done(ended);
+            return self.after_turn(done, process, now, out);
+        }
+        out.push(Action::Review(Box::new(ended.review())));
+        let deadline = if good { ended.active.deadline() } else { None };
+        self.enter(State::Reviewing(Box::new(ended)), deadline);
+    }
+
+    fn reviewed(&mut self, found: Reviewed, now: Instant, out: &mut Vec<Action>) {
+        let mut ended = match std::mem::replace(&mut self.state, State::Down) {
+            State::Reviewing(ended) => *ended,
+            state => {
+                self.state = state;
+                return;
+            }
+        };
+        self.deadline = None;
+        match found.finding {
+            Finding::Again { prompt, repairs } => match (&ended.process, ended.outcome.is_success()) {
+                (Process::Usable, true) => {
+                    let mut active = ended.active;
+                    active.repairs = repairs;
+                    active.work.prompts.push(prompt);
+                    return self.begin(active, now, out);
+                }
+                // It was cancelled meanwhile; the worktree still holds what it did.
+                (Process::Usable, false) => return self.review(ended, now, out),
+                // Nobody is left to mend it, and whoever comes next cleans the worktree up first.
+                (Process::Gone(failure) | Process::Spoiled(failure), _) => ended.outcome = failure.clone().into(),
+            },
+            Finding::Bad(failure) if ended.outcome.is_success() => ended.outcome = failure.into(),
+            Finding::Broken(failure) => {
+                if ended.outcome.is_success() {
+                    ended.outcome = failure.clone().into();
+                }
+                if ended.process == Process::Usable {
+                    ended.process = Process::Spoiled(failure);
+                }
+            }
+            Finding::Good | Finding::Bad(_) => {}
+        }
+        let (mut done, process) = self.done(ended);
+        (done.change, done.value) = (found.change, found.value);
+        self.after_turn(done, process, now, out);
+    }
+
+    fn done(&mut self, ended: Ended) -> (Done, Process) {
+        // Where the process is gone, the next one tells of the loss.
+        let lost = ended.process == Process::Usable && std::mem::take(&mut self.lost);
+        ended.done(self.last_reset, lost)
     }
 
     /// The turn is over and told; makes the instance available again, or ends its process.
@@ -508,6 +536,9 @@ impl Machine {
             }
             (Process::Gone(failure), None) => {
                 return self.down("its process ended in a turn".into(), Some(failure), out);
+            }
+            (Process::Spoiled(failure), _) => {
+                return self.stop("its worktree can't be brought back".into(), Some(failure), out);
             }
             (Process::Usable, Some(why)) => return self.stop(why, None, out),
             (Process::Usable, None) => {}
@@ -552,6 +583,11 @@ impl Machine {
                 self.cancel(Some(turn), &Cause::Late(after), now, out);
             }
             State::Cancelling(..) => out.push(Action::KillProcess),
+            State::Reviewing(ended) => {
+                let turn = ended.active.work.turn;
+                let after = ended.active.work.timeout.unwrap_or_default();
+                self.cancel(Some(turn), &Cause::Late(after), now, out);
+            }
             State::Idle => {
                 let message = format!("the idle tool did not answer a ping within {} s", limits.reset_seconds);
                 let failure = Failure::new(FailureKind::Stalled, message.clone());
@@ -576,10 +612,17 @@ impl Machine {
                 self.finish_gone(*active, failure.clone().into(), failure, now, out);
             }
             State::Cancelling(active, cause) => {
-                let outcome = outcome_of(&cause, &active);
+                let outcome = active.stopped(&cause);
                 self.finish_gone(*active, outcome, failure, now, out);
             }
-            State::Settling(ended) => self.after_turn(ended.done, Process::Gone(failure), now, out),
+            State::Settling(mut ended) => {
+                ended.process = Process::Gone(failure);
+                self.review(*ended, now, out);
+            }
+            State::Reviewing(mut ended) => {
+                ended.process = Process::Gone(failure);
+                self.state = State::Reviewing(ended);
+            }
             State::Stopping { why, failure } => self.down(why, failure, out),
             State::Down => {}
             State::Launching | State::Opening { .. } => {
@@ -597,19 +640,6 @@ impl Machine {
         }
     }
 
-    fn finish_gone(&mut self, active: Active, outcome: Outcome, failure: Failure, now: Instant, out: &mut Vec<Action>) {
-        let done = Done {
-            turn: active.work.turn,
-            outcome,
-            answers: active.answers,
-            replies: active.replies.into_iter().skip(active.told).collect(),
-            timings: Timings { turn: now - active.began, ..Timings::default() },
-            proof: active.proof,
-            context_lost: false,
-        };
-        self.after_turn(done, Process::Gone(failure), now, out);
-    }
-
     fn down(&mut self, why: String, failure: Option<Failure>, out: &mut Vec<Action>) {
         self.enter(State::Down, None);
         out.push(Action::Tell(Notice::Ended { why, failure }));
@@ -619,13 +649,6 @@ impl Machine {
 /// None where the clock does not reach so far: a limit that large is none.
 fn seconds_after(now: Instant, seconds: u64) -> Option<Instant> {
     now.checked_add(Duration::from_secs(seconds))
-}
-
-fn outcome_of(cause: &Cause, active: &Active) -> Outcome {
-    match cause {
-        Cause::Asked => Outcome::Cancelled,
-        Cause::Late(after) => Outcome::TimedOut { after: *after, evidence: active.announced.clone() },
-    }
 }
 
 #[cfg(test)]

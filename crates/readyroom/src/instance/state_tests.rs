@@ -1,7 +1,9 @@
 //! The instance's machine without a process: each transition that a promise hangs on.
 
+use super::super::review::Repairs;
 use super::*;
 use crate::driver::ContextCommand;
+use crate::job::Answer;
 
 fn rules(context: Context) -> Rules {
     Rules {
@@ -10,6 +12,7 @@ fn rules(context: Context) -> Rules {
         cwd: "/".into(),
         native_context: false,
         commands: false,
+        worktree: false,
         limits: Limits::default(),
         recycle_after: None,
     }
@@ -23,6 +26,7 @@ fn work(turn: u64, prompts: &[&str]) -> Work {
         prompts: prompts.iter().map(|prompt| (*prompt).to_owned()).collect(),
         mode: crate::job::Mode::Default,
         timeout: Some(Duration::from_secs(10)),
+        checks: std::sync::Arc::default(),
     }
 }
 
@@ -369,4 +373,106 @@ fn a_turn_whose_process_ends_before_its_prompt_is_handed_back() {
         "one was told before"
     );
     assert!(bench.report(Report::Gone(crash())).contains(&not_begun), "while it was held");
+}
+
+fn reviewed(finding: Finding) -> Event {
+    Event::Reviewed(Box::new(Reviewed { change: None, value: Some(1.into()), finding }))
+}
+
+fn review(actions: &[Action]) -> Review {
+    let found = actions.iter().find_map(|action| match action {
+        Action::Review(review) => Some((**review).clone()),
+        _ => None,
+    });
+    found.unwrap_or_else(|| panic!("nothing is looked at in {actions:?}"))
+}
+
+fn in_worktree() -> Bench {
+    Bench::with(Rules { worktree: true, ..rules(Context::Fresh) })
+}
+
+#[test]
+fn in_a_worktree_nothing_is_told_or_reset_before_the_job_was_looked_at() {
+    let mut bench = in_worktree();
+    bench.run(work(1, &["a"]));
+    let out = bench.ended(TurnStatus::Succeeded, "answer");
+    assert_eq!(review(&out).answer.as_bytes(), b"answer");
+    assert!(review(&out).checks.is_some() && !asks_reset(&out), "{out:?}");
+    let out = bench.event(reviewed(Finding::Good));
+    assert!(done(&out).outcome.is_success() && asks_reset(&out));
+    assert_eq!(done(&out).value, Some(1.into()));
+}
+
+#[test]
+fn what_is_to_be_mended_is_asked_of_the_same_session_and_only_the_last_look_counts() {
+    let mut bench = in_worktree();
+    bench.run(work(1, &["a"]));
+    bench.ended(TurnStatus::Succeeded, "first");
+    let out = bench.event(reviewed(Finding::Again { prompt: "mend".into(), repairs: Repairs::default() }));
+    let [Action::Request(Request::Begin { turn, .. })] = &out[..] else { panic!("{out:?}") };
+    assert_eq!(turn.prompt, "mend");
+    let out = bench.ended(TurnStatus::Succeeded, "second");
+    assert_eq!(review(&out).answer.as_bytes(), b"second");
+    let bad = Failure::new(FailureKind::VerifyFailed, "no");
+    let out = bench.event(reviewed(Finding::Bad(bad.clone())));
+    assert_eq!(done(&out).outcome, bad.into());
+    assert_eq!(done(&out).answers.len(), 2);
+}
+
+#[test]
+fn a_look_that_is_cancelled_or_late_is_stopped_and_its_job_ends_so() {
+    let mut bench = in_worktree();
+    bench.run(work(1, &["a"]));
+    bench.ended(TurnStatus::Succeeded, "answer");
+    assert_eq!(bench.order(Order::Cancel(TurnId(1))), [Action::StopReview]);
+    let out = bench.event(reviewed(Finding::Again { prompt: "mend".into(), repairs: Repairs::default() }));
+    assert_eq!(review(&out).checks, None, "the worktree is brought back by another look");
+    let out = bench.event(reviewed(Finding::Good));
+    assert_eq!(done(&out).outcome, Outcome::Cancelled);
+
+    let mut bench = in_worktree();
+    bench.run(work(1, &["a"]));
+    bench.ended(TurnStatus::Succeeded, "answer");
+    assert_eq!(bench.late(), [Action::StopReview]);
+    let out = bench.event(reviewed(Finding::Good));
+    assert!(matches!(done(&out).outcome, Outcome::TimedOut { .. }), "{out:?}");
+}
+
+#[test]
+fn a_process_that_ends_while_its_job_is_looked_at_takes_nothing_from_a_good_end() {
+    let mut bench = in_worktree();
+    bench.run(work(1, &["a"]));
+    bench.ended(TurnStatus::Succeeded, "answer");
+    assert_eq!(bench.report(crash()), []);
+    let out = bench.event(reviewed(Finding::Good));
+    assert!(done(&out).outcome.is_success());
+    assert!(matches!(ended(&out), Some(Some(_))));
+    let mut bench = in_worktree();
+    bench.run(work(1, &["a"]));
+    bench.ended(TurnStatus::Succeeded, "answer");
+    bench.report(crash());
+    let out = bench.event(reviewed(Finding::Again { prompt: "mend".into(), repairs: Repairs::default() }));
+    assert_eq!(done(&out).outcome.name(), "crashed", "nobody is left to mend it");
+}
+
+#[test]
+fn a_worktree_that_cannot_be_brought_back_costs_the_instance_its_process() {
+    let mut bench = in_worktree();
+    bench.run(work(1, &["a"]));
+    bench.ended(TurnStatus::Succeeded, "answer");
+    let broken = Failure::new(FailureKind::NotReady, "disk full");
+    let out = bench.event(reviewed(Finding::Broken(broken.clone())));
+    assert_eq!(done(&out).outcome, broken.into());
+    assert!(out.contains(&Action::StopProcess) && !asks_reset(&out));
+}
+
+#[test]
+fn also_a_crash_is_looked_at_in_a_worktree_for_what_it_left() {
+    let mut bench = in_worktree();
+    bench.run(work(1, &["a"]));
+    let out = bench.report(crash());
+    assert_eq!(review(&out).checks, None);
+    let out = bench.event(reviewed(Finding::Good));
+    assert_eq!(done(&out).outcome.name(), "crashed");
+    assert!(ended(&out).is_some());
 }

@@ -17,7 +17,7 @@ use crate::driver::runtime::SharedProcess;
 use crate::error::Failure;
 use crate::event::{Event, TurnId};
 use crate::instance::messages::{Notice, Order};
-use crate::instance::{self, InstanceHandle, Settings};
+use crate::instance::{self, InstanceHandle, Places, Settings};
 use crate::job::Context;
 use crate::tool::{Contract, Limits};
 
@@ -43,6 +43,8 @@ pub struct PoolSettings {
     pub one_shot: bool,
     /// Where records go.
     pub record: Option<PathBuf>,
+    /// Where the instances get worktrees; none: all work in the contract's directory.
+    pub places: Option<Arc<Places>>,
 }
 
 /// Where a turn's response goes.
@@ -202,12 +204,14 @@ fn instance_settings(settings: &PoolSettings, index: usize, limits: &Limits) -> 
     Settings {
         index,
         contract: Arc::clone(contract),
+        places: settings.places.clone(),
         rules: instance::state::Rules {
             context: settings.context,
             permissions: contract.permissions,
-            cwd: contract.cwd.clone(),
+            cwd: settings.places.as_ref().map_or_else(|| contract.cwd.clone(), |places| places.directory(index)),
             native_context: contract.definition.commands.native(),
             commands: contract.runs_commands(),
+            worktree: settings.places.is_some(),
             limits: limits.clone(),
             recycle_after,
         },

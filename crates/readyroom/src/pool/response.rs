@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::driver::{ContextReply, Proof};
 use crate::error::Failure;
 use crate::event::TurnId;
 use crate::job::{Answer, Outcome, Text, Timings, Usage};
+use crate::workspace::Change;
 
 /// A turn's or a job's end, for its caller.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,6 +38,10 @@ pub struct Response {
     pub proof: Option<Proof>,
     /// In `keep`: the conversation was lost before this turn.
     pub context_lost: bool,
+    /// What it changed in its instance's worktree, which has been brought back since.
+    pub change: Option<Change>,
+    /// The value in its answer that fits its schema.
+    pub value: Option<Value>,
     /// Whether it may have changed something: a tool of the model's was begun or allowed, a file is said to be changed, or
     /// the tool's protocol does not tell of such things.
     pub may_have_acted: bool,
@@ -57,6 +63,8 @@ impl Response {
             timings: Timings::default(),
             proof: None,
             context_lost: false,
+            change: None,
+            value: None,
             may_have_acted: false,
         }
     }

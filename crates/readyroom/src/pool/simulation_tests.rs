@@ -13,6 +13,7 @@ use crate::driver::{ContextCommand, ContextReply, Proof, Request, Slot, TurnEnd,
 use crate::error::{Failure, FailureKind};
 use crate::event::TurnId;
 use crate::instance::messages::{Notice, Order};
+use crate::instance::review::{Finding, Reviewed};
 use crate::instance::state::{self, Machine};
 use crate::job::{Answer, Context, Mode, Permissions};
 use crate::tool::Limits;
@@ -64,6 +65,7 @@ impl World {
             cwd: "/".into(),
             native_context: true,
             commands: true,
+            worktree: context == Context::Fresh,
             limits: Limits::default(),
             recycle_after: on_demand.then_some(1),
         };
@@ -151,6 +153,11 @@ impl World {
                 events.push_back(state::Event::Launched(1, Slot(0)));
             }
             state::Action::Settle(..) => events.push_back(state::Event::Settled(Vec::new())),
+            state::Action::Review(_) => {
+                let finding = Finding::Good;
+                events.push_back(state::Event::Reviewed(Box::new(Reviewed { change: None, value: None, finding })));
+            }
+            state::Action::StopReview => {}
             state::Action::StopProcess | state::Action::KillProcess => self.gone(at),
             state::Action::Tell(notice) => self.notices.push_back((at, notice)),
             state::Action::Request(_) if !life.alive => {}
@@ -203,6 +210,7 @@ impl World {
             prompts: if open { Vec::new() } else { vec![format!("prompt {turn}")] },
             mode: Mode::Default,
             timeout: Some(Duration::from_secs(10)),
+            checks: std::sync::Arc::default(),
             key: Some(format!("key {}", self.submitted % 3)),
             address,
         };

@@ -14,11 +14,13 @@ mod change;
 mod git;
 mod repository;
 mod worktree;
+mod worktrees;
 
 pub use apply::Applied;
 pub use change::{Change, Edit, EditKind};
 pub use repository::{Repository, Snapshot};
 pub use worktree::Worktree;
+pub use worktrees::{Bring, Worktrees};
 
 /// A repository or a worktree can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,14 @@ pub enum WorkspaceError {
     NotARepository {
         /// Which.
         directory: PathBuf,
+    },
+    /// A path is not in the repository.
+    #[error("{} is not in the repository {}", path.display(), root.display())]
+    Outside {
+        /// The path.
+        path: PathBuf,
+        /// The repository's top directory.
+        root: PathBuf,
     },
     /// There is nothing to start from.
     #[error("the repository {} has no commit yet; commit something first", root.display())]

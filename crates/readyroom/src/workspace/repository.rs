@@ -73,6 +73,20 @@ impl Repository {
         &self.root
     }
 
+    /// A path that is there, as seen from the top.
+    ///
+    /// # Errors
+    /// It is not in the repository, or not there.
+    pub fn within(&self, path: &Path) -> Result<PathBuf, WorkspaceError> {
+        let canonical =
+            |path: &Path| fs::canonicalize(path).map_err(|source| WorkspaceError::Io { path: path.to_owned(), source });
+        let (whole, root) = (canonical(path)?, canonical(&self.root)?);
+        match whole.strip_prefix(root) {
+            Ok(within) => Ok(within.to_owned()),
+            Err(_) => Err(WorkspaceError::Outside { path: path.to_owned(), root: self.root.clone() }),
+        }
+    }
+
     /// The caller's state: HEAD with uncommitted and untracked, not ignored, changes, as a commit below no branch.
     ///
     /// `keep` names a ref below `refs/readyroom/` that keeps it from being collected; an earlier one of that name is

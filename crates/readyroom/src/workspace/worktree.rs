@@ -1,7 +1,9 @@
 //! A worktree of an instance: made from a base, brought back to it before each job, and removed when nothing in it could
 //! be lost.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use super::change::Change;
@@ -63,11 +65,25 @@ impl Worktree {
         Git::new(&self.root, ["checkout", "--quiet", "--force", "--detach", &self.base.commit]).bytes()?;
         let mut clean = Git::new(&self.root, ["clean", "--quiet", "-ffdx"]);
         for path in keep {
-            let mut pattern = std::ffi::OsString::from("/");
-            pattern.push(path);
-            clean = clean.args(["-e".as_ref(), pattern.as_os_str()]);
+            clean = clean.args(["-e".as_ref(), pattern(path).as_os_str()]);
         }
         clean.bytes().map(drop)
+    }
+
+    /// Brings its files back to what a change holds, or to its base: what came afterwards is gone, but for ignored files. What
+    /// the job committed stays.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn restore(&self, change: Option<&Change>) -> Result<(), WorkspaceError> {
+        let tree = change.map_or(&self.base.tree, |change| &change.tree);
+        if tree_of(&self.root)? == *tree {
+            return Ok(());
+        }
+        Git::new(&self.root, ["read-tree", "--reset", "-u", tree]).bytes()?;
+        Git::new(&self.root, ["clean", "--quiet", "-ffd"]).bytes()?;
+        // The index says again what is committed, as the job left it.
+        Git::new(&self.root, ["read-tree", "HEAD"]).bytes().map(drop)
     }
 
     /// What differs from its base, committed or not; `None` when nothing does. Ignored files are no part of it.
@@ -108,4 +124,16 @@ impl Worktree {
         let left = roots.filter(|root| root.starts_with(place) && root.is_dir());
         Ok(left.map(|root| Self { root, repository: repository.clone(), base: base.clone() }).collect())
     }
+}
+
+/// A path from the top as a pattern that stands for nothing else.
+fn pattern(path: &Path) -> OsString {
+    let mut pattern = b"/".to_vec();
+    for byte in path.as_os_str().as_bytes() {
+        if b"\\*?[] \t!#".contains(byte) {
+            pattern.push(b'\\');
+        }
+        pattern.push(*byte);
+    }
+    OsString::from_vec(pattern)
 }

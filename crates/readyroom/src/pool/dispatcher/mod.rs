@@ -5,11 +5,13 @@ mod instances;
 mod turns;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::response::{InstanceState, Response};
 use super::router::{Load, Router, Routing};
 use super::supervision::{Supervisor, Verdict};
+use crate::check::Checks;
 use crate::driver::Activity;
 use crate::driver::{ContextCommand, ContextReply};
 use crate::error::{Failure, FailureKind};
@@ -53,6 +55,8 @@ pub struct Submission {
     pub mode: Mode,
     /// The longest time that it may run.
     pub timeout: Option<Duration>,
+    /// What it has to prove.
+    pub checks: Arc<Checks>,
     /// The sticky key.
     pub key: Option<String>,
     /// The instance that it must go to.

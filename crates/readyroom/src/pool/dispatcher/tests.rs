@@ -23,6 +23,7 @@ fn submission(turn: u64) -> Submission {
         prompts: vec!["prompt".into()],
         mode: Mode::Default,
         timeout: None,
+        checks: Arc::default(),
         key: None,
         address: None,
     }
@@ -62,6 +63,8 @@ fn done(turn: u64, outcome: Outcome) -> Notice {
         timings: Timings::default(),
         proof: Some(Proof::NewProcess),
         context_lost: false,
+        change: None,
+        value: None,
     }))
 }
 

@@ -55,6 +55,7 @@ impl Dispatcher {
                 prompts: addition.prompts,
                 mode: addition.mode,
                 timeout: addition.timeout,
+                checks: Arc::clone(&turn.submission.checks),
                 told: 0,
             };
             out.push(Action::Order(*instance, Order::Add(Box::new(work))));
@@ -184,6 +185,7 @@ impl Dispatcher {
             prompts: submission.prompts.clone(),
             mode: submission.mode,
             timeout: submission.timeout,
+            checks: Arc::clone(&submission.checks),
             told: turn.told,
         };
         self.instances[at].state = InstanceState::Busy { turn: id };
@@ -310,6 +312,8 @@ impl Dispatcher {
         response.preamble = done.replies;
         response.proof = done.proof;
         response.context_lost = done.context_lost;
+        response.change = done.change;
+        response.value = done.value;
         response.may_have_acted = may_have_acted;
         response.timings = Timings { queued: waited, ..done.timings };
         self.turns.remove(&done.turn);

@@ -1,0 +1,168 @@
+//! The worktrees of a pool: where they are, what they start from, and what is brought into them besides.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use super::git::{self, Git};
+use super::{Repository, Snapshot, WorkspaceError, Worktree};
+
+/// The file, at the repository's top, that names ignored files to bring in, in the form of a `.gitignore`.
+const INCLUDE: &str = ".worktreeinclude";
+
+/// How something that git ignores comes into a worktree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bring {
+    /// As a copy, which shares its blocks where the file system can.
+    Copy,
+    /// As a link to the caller's own: what a job writes there, it writes there.
+    Link,
+}
+
+/// Worktrees for the instances of a pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worktrees {
+    repository: Repository,
+    base: Snapshot,
+    place: PathBuf,
+    brought: Vec<(PathBuf, Bring)>,
+    setup: Option<Vec<String>>,
+}
+
+impl Worktrees {
+    /// Worktrees of `repository` that start from `base`, in the directory `place`: one for each instance, named by its index.
+    /// The place is made, for its user's eyes only.
+    ///
+    /// # Errors
+    /// The place can't be made.
+    pub fn new(repository: Repository, base: Snapshot, place: &Path) -> Result<Self, WorkspaceError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(place);
+        let place = made
+            .and_then(|()| place.canonicalize())
+            .map_err(|source| WorkspaceError::Io { path: place.into(), source })?;
+        Ok(Self { repository, base, place, brought: Vec::new(), setup: None })
+    }
+
+    /// Has something brought in that git ignores: a path from the repository's top. What `.worktreeinclude` there names,
+    /// in the form of a `.gitignore`, is brought in as copies anyhow.
+    #[must_use]
+    pub fn bring(mut self, path: impl Into<PathBuf>, how: Bring) -> Self {
+        self.brought.push((path.into(), how));
+        self
+    }
+
+    /// Has a command run once in each, before its first job: a program and its arguments.
+    #[must_use]
+    pub fn with_setup(mut self, argv: Vec<String>) -> Self {
+        self.setup = Some(argv);
+        self
+    }
+
+    /// The caller's repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The command that is run once in each.
+    pub fn setup(&self) -> Option<&[String]> {
+        self.setup.as_deref()
+    }
+
+    /// The top of an instance's worktree.
+    pub fn root(&self, index: usize) -> PathBuf {
+        self.place.join(index.to_string())
+    }
+
+    /// The worktree of an instance as its first job finds it, but for what the setup does. One that is there already is taken
+    /// over, and whatever it holds is gone.
+    ///
+    /// # Errors
+    /// The place can't be written to, or git failed.
+    pub fn prepare(&self, index: usize) -> Result<Worktree, WorkspaceError> {
+        let root = self.root(index);
+        let known = Worktree::left_below(&self.repository, &self.place, &self.base)?;
+        let worktree = match known.into_iter().find(|there| there.root() == root) {
+            Some(there) => {
+                there.reset(&[])?;
+                there
+            }
+            None => Worktree::create(&self.repository, &root, &self.base)?,
+        };
+        for (path, bring) in self.all_brought()? {
+            let (from, to) = (self.repository.root.join(&path), root.join(&path));
+            if to.symlink_metadata().is_ok() || from.symlink_metadata().is_err() {
+                continue;
+            }
+            let made = to.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| match bring {
+                Bring::Copy => copy(&from, &to),
+                Bring::Link => symlink(&from, &to),
+            });
+            made.map_err(|source| WorkspaceError::Io { path: to, source })?;
+        }
+        Ok(worktree)
+    }
+
+    fn all_brought(&self) -> Result<Vec<(PathBuf, Bring)>, WorkspaceError> {
+        let mut all = self.brought.clone();
+        if self.repository.root.join(INCLUDE).is_file() {
+            let from = format!("--exclude-from={INCLUDE}");
+            let listed =
+                self.repository.git(["ls-files", "-z", "--others", "--ignored", "--directory", &from]).bytes()?;
+            let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+            all.extend(names.map(|name| (git::path(name.strip_suffix(b"/").unwrap_or(name)), Bring::Copy)));
+        }
+        Ok(all)
+    }
+
+    /// Removes those that hold nothing but their base or a tree that was recorded. The others, which stay, are returned.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn remove(&self, recorded: &[&str]) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let mut stayed = Vec::new();
+        for worktree in Worktree::left_below(&self.repository, &self.place, &self.base)? {
+            let root = worktree.root().to_owned();
+            if !worktree.remove(recorded)? {
+                stayed.push(root);
+            }
+        }
+        // What is not empty stays.
+        let _ = fs::remove_dir(&self.place);
+        Ok(stayed)
+    }
+}
+
+impl Worktree {
+    /// What is in it that git ignores, and that is to stay when it is brought back: paths from its top.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn ignored(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let listed =
+            Git::new(self.root(), ["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"])
+                .bytes()?;
+        let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        Ok(names.map(|name| git::path(name.strip_suffix(b"/").unwrap_or(name))).collect())
+    }
+}
+
+/// Copies a file, a link or a directory with all below it. Sockets and the like are left out.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let kind = fs::symlink_metadata(from)?.file_type();
+    if kind.is_symlink() {
+        return symlink(fs::read_link(from)?, to);
+    }
+    if kind.is_file() {
+        return fs::copy(from, to).map(drop);
+    }
+    if kind.is_dir() {
+        fs::create_dir(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        fs::set_permissions(to, fs::metadata(from)?.permissions())?;
+    }
+    Ok(())
+}
