@@ -6,11 +6,13 @@
 
 use std::path::PathBuf;
 
+mod change;
 mod lease;
 mod restart;
 mod store;
 mod writer;
 
+pub use change::{ChangeState, Recorded, Spent};
 pub use lease::Lease;
 pub use restart::{JobState, Next, Wishes, next};
 pub use store::{Batch, BatchState, Job, NewBatch, NewJob, Store};
@@ -49,6 +51,14 @@ pub enum JournalError {
     #[error("no batch {name} in {}; `readyroom batch list` shows them", path.display())]
     NoBatch {
         /// What was asked for.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A batch of that name is there already.
+    #[error("there is a batch {name} already in {}", path.display())]
+    Taken {
+        /// The name.
         name: String,
         /// The file.
         path: PathBuf,

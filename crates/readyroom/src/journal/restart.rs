@@ -62,7 +62,8 @@ pub enum Next {
     Lose,
 }
 
-/// The restart table. `safe`: running the job a second time can do no harm, since it changes nothing.
+/// The restart table. `safe`: running the job a second time can do no harm, since it changes nothing, or nothing but its own
+/// worktree.
 pub fn next(state: JobState, safe: bool, wishes: Wishes) -> Next {
     match state {
         JobState::Queued => Next::Run,

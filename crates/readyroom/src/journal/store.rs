@@ -9,10 +9,12 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 use serde_json::Value;
 
-use super::{Entry, JobState, JournalError};
+use super::{ChangeState, Entry, JobState, JournalError, Recorded, Spent};
+use crate::workspace::Change;
 
 /// One step from each version to the next; the version of a new file is their number.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE batches (
         id TEXT PRIMARY KEY, created INTEGER NOT NULL, directory BLOB NOT NULL, title TEXT NOT NULL, spec TEXT NOT NULL
     ) STRICT;
@@ -23,7 +25,17 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX jobs_by_state ON jobs (batch, state);
     CREATE INDEX batches_by_directory ON batches (directory, created);
-"];
+",
+    "
+    ALTER TABLE jobs ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE jobs ADD COLUMN usd REAL NOT NULL DEFAULT 0;
+    CREATE TABLE changes (
+        batch TEXT NOT NULL REFERENCES batches (id) ON DELETE CASCADE, place INTEGER NOT NULL, ended INTEGER NOT NULL,
+        state TEXT NOT NULL, branch TEXT, facts TEXT NOT NULL, patch BLOB NOT NULL,
+        PRIMARY KEY (batch, place)
+    ) STRICT;
+",
+];
 
 /// How long a writer waits for another one.
 const BUSY: Duration = Duration::from_secs(10);
@@ -31,6 +43,8 @@ const BUSY: Duration = Duration::from_secs(10);
 /// A batch that is to be written down.
 #[derive(Debug, Clone)]
 pub struct NewBatch {
+    /// Its id; none: one is made of the time.
+    pub id: Option<String>,
     /// Where it was started.
     pub directory: PathBuf,
     /// What it is, in a line for people.
@@ -98,6 +112,8 @@ pub struct Job {
     pub attempts: u64,
     /// Its last outcome, in the caller's form.
     pub outcome: Option<Value>,
+    /// What all of its attempts have cost.
+    pub spent: Spent,
 }
 
 /// The journal's file, open.
@@ -172,6 +188,14 @@ impl Store {
         Ok(())
     }
 
+    /// The version of its schema.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn version(&self) -> Result<i64, JournalError> {
+        self.read(|connection| connection.pragma_query_value(None, "user_version", |row| row.get(0)))
+    }
+
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -180,14 +204,17 @@ impl Store {
     /// Writes a batch down, all of its jobs queued; its id. Durable when this returns.
     ///
     /// # Errors
-    /// The file can't be written.
+    /// There is one of that id; the file can't be written.
     pub fn create(&mut self, batch: &NewBatch) -> Result<String, JournalError> {
         let now = Timestamp::now();
         let stamp = now.strftime("%Y%m%d-%H%M%S").to_string();
-        self.write(|transaction| {
-            let mut id = stamp.clone();
+        let created = self.write(|transaction| {
+            let mut id = batch.id.clone().unwrap_or_else(|| stamp.clone());
             let mut more = 1;
             while exists(transaction, &id)? {
+                if batch.id.is_some() {
+                    return Ok(None);
+                }
                 more += 1;
                 id = format!("{stamp}-{more}");
             }
@@ -195,13 +222,26 @@ impl Store {
                 "INSERT INTO batches (id, created, directory, title, spec) VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![id, now.as_millisecond(), bytes(&batch.directory), batch.title, batch.spec.to_string()],
             )?;
-            let mut insert = transaction.prepare(
-                "INSERT INTO jobs (batch, place, id, spec, state, attempts) VALUES (?1, ?2, ?3, ?4, 'queued', 0)",
+            insert(transaction, &id, 0, &batch.jobs)?;
+            Ok(Some(id))
+        })?;
+        let taken = || JournalError::Taken { name: batch.id.clone().unwrap_or_default(), path: self.path.clone() };
+        created.ok_or_else(taken)
+    }
+
+    /// Adds jobs to a batch, behind those that it has, and gives it what all jobs have in common anew. Durable when this returns.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn extend(&mut self, batch: &str, spec: &Value, jobs: &[NewJob]) -> Result<(), JournalError> {
+        self.write(|transaction| {
+            transaction.execute("UPDATE batches SET spec = ?2 WHERE id = ?1", params![batch, spec.to_string()])?;
+            let first = transaction.query_row(
+                "SELECT coalesce(max(place) + 1, 0) FROM jobs WHERE batch = ?1",
+                [batch],
+                |row| row.get::<_, i64>(0),
             )?;
-            for (place, job) in batch.jobs.iter().enumerate() {
-                insert.execute(params![id, place as i64, job.id, job.spec.to_string()])?;
-            }
-            Ok(id)
+            insert(transaction, batch, first, jobs)
         })
     }
 
@@ -218,12 +258,33 @@ impl Store {
                             "UPDATE jobs SET state = 'running', attempts = attempts + 1 WHERE batch = ?1 AND place = ?2",
                         )?
                         .execute(params![batch, *place as i64])?,
-                    Entry::Requeued { batch, place } => transaction
-                        .prepare_cached("UPDATE jobs SET state = 'queued' WHERE batch = ?1 AND place = ?2")?
-                        .execute(params![batch, *place as i64])?,
-                    Entry::Ended { batch, place, state, outcome } => transaction
-                        .prepare_cached("UPDATE jobs SET state = ?3, outcome = ?4 WHERE batch = ?1 AND place = ?2")?
-                        .execute(params![batch, *place as i64, state.name(), outcome.to_string()])?,
+                    Entry::Requeued { batch, place, spent } => transaction
+                        .prepare_cached(
+                            "UPDATE jobs SET state = 'queued', tokens = tokens + ?3, usd = usd + ?4 \
+                             WHERE batch = ?1 AND place = ?2",
+                        )?
+                        .execute(params![batch, *place as i64, tokens(spent), spent.usd])?,
+                    Entry::Ended { batch, place, state, outcome, spent, change } => {
+                        if let Some(recorded) = change {
+                            record(transaction, batch, *place, recorded)?;
+                        }
+                        transaction
+                            .prepare_cached(
+                                "UPDATE jobs SET state = ?3, outcome = ?4, tokens = tokens + ?5, usd = usd + ?6 \
+                                 WHERE batch = ?1 AND place = ?2",
+                            )?
+                            .execute(params![
+                                batch,
+                                *place as i64,
+                                state.name(),
+                                outcome.to_string(),
+                                tokens(spent),
+                                spent.usd
+                            ])?
+                    }
+                    Entry::Changed { batch, place, state, branch } => transaction
+                        .prepare_cached("UPDATE changes SET state = ?3, branch = ?4 WHERE batch = ?1 AND place = ?2")?
+                        .execute(params![batch, *place as i64, state.name(), branch])?,
                     Entry::Lost { batch, place } => transaction
                         .prepare_cached("UPDATE jobs SET state = 'lost' WHERE batch = ?1 AND place = ?2")?
                         .execute(params![batch, *place as i64])?,
@@ -280,9 +341,33 @@ impl Store {
     pub fn jobs(&self, batch: &str) -> Result<Vec<Job>, JournalError> {
         self.read(|connection| {
             let mut select = connection.prepare(
-                "SELECT place, id, spec, state, attempts, outcome FROM jobs WHERE batch = ?1 ORDER BY place",
+                "SELECT place, id, spec, state, attempts, outcome, tokens, usd FROM jobs WHERE batch = ?1 ORDER BY place",
             )?;
             select.query_map([batch], job)?.collect()
+        })
+    }
+
+    /// What the jobs of a batch changed, with their places, in the order in which they ended.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn changes(&self, batch: &str) -> Result<Vec<(usize, Recorded)>, JournalError> {
+        self.read(|connection| {
+            let mut select = connection.prepare(
+                "SELECT place, state, branch, facts, patch FROM changes WHERE batch = ?1 ORDER BY ended, place",
+            )?;
+            select.query_map([batch], recorded)?.collect()
+        })
+    }
+
+    /// How many changes of a batch are not in the caller's files.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn unapplied(&self, batch: &str) -> Result<u64, JournalError> {
+        self.read(|connection| {
+            let sql = "SELECT count(*) FROM changes WHERE batch = ?1 AND state <> 'applied'";
+            connection.query_row(sql, [batch], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
         })
     }
 
@@ -364,7 +449,45 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         state: state(row, 3)?,
         attempts: row.get::<_, i64>(4)?.unsigned_abs(),
         outcome: outcome.map(|_| json(row, 5)).transpose()?,
+        spent: Spent { tokens: row.get::<_, i64>(6)?.unsigned_abs(), usd: row.get(7)? },
     })
+}
+
+fn insert(transaction: &Transaction<'_>, batch: &str, first: i64, jobs: &[NewJob]) -> rusqlite::Result<()> {
+    let mut insert = transaction
+        .prepare("INSERT INTO jobs (batch, place, id, spec, state, attempts) VALUES (?1, ?2, ?3, ?4, 'queued', 0)")?;
+    for (place, job) in (first..).zip(jobs) {
+        insert.execute(params![batch, place, job.id, job.spec.to_string()])?;
+    }
+    Ok(())
+}
+
+/// SQLite's numbers end before ours.
+fn tokens(spent: &Spent) -> i64 {
+    i64::try_from(spent.tokens).unwrap_or(i64::MAX)
+}
+
+/// A change, behind those of the jobs that ended before.
+fn record(transaction: &Transaction<'_>, batch: &str, place: usize, recorded: &Recorded) -> rusqlite::Result<()> {
+    let facts = Change { patch: Vec::new(), ..recorded.change.clone() };
+    let facts = serde_json::to_string(&facts).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO changes (batch, place, ended, state, branch, facts, patch) VALUES (?1, ?2, \
+             (SELECT coalesce(max(ended), 0) + 1 FROM changes WHERE batch = ?1), ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![batch, place as i64, recorded.state.name(), recorded.branch, facts, recorded.change.patch])
+        .map(drop)
+}
+
+fn recorded(row: &Row<'_>) -> rusqlite::Result<(usize, Recorded)> {
+    let name: String = row.get(1)?;
+    let state =
+        ChangeState::read(&name).ok_or_else(|| unreadable(1, format!("`{name}` is no state of a change").into()))?;
+    let facts: Change = serde_json::from_value(json(row, 3)?).map_err(|error| unreadable(3, error.into()))?;
+    let change = Change { patch: row.get(4)?, ..facts };
+    let place = usize::try_from(row.get::<_, i64>(0)?).unwrap_or(0);
+    Ok((place, Recorded { change, state, branch: row.get(2)? }))
 }
 
 fn state(row: &Row<'_>, at: usize) -> rusqlite::Result<JobState> {

@@ -7,10 +7,12 @@ use std::sync::mpsc;
 use serde_json::json;
 
 use super::*;
+use crate::workspace::{Change, Edit, EditKind};
 
 fn batch(directory: &Path, jobs: usize) -> NewBatch {
     let job = |place: usize| NewJob { id: format!("job {place}"), spec: json!({ "prompt": place }) };
     NewBatch {
+        id: None,
         directory: directory.to_owned(),
         title: "a batch".into(),
         spec: json!({ "tool": "echo" }),
@@ -28,7 +30,14 @@ fn a_batch_comes_back_as_it_was_written() {
     let id = store.create(&batch(dir.path(), 3)).unwrap();
     let other = store.create(&batch(Path::new("/elsewhere"), 1)).unwrap();
     assert_ne!(id, other, "also within one second");
-    let ended = Entry::Ended { batch: id.clone(), place: 1, state: JobState::Failed, outcome: json!({ "why": "x" }) };
+    let ended = Entry::Ended {
+        batch: id.clone(),
+        place: 1,
+        state: JobState::Failed,
+        outcome: json!({ "why": "x" }),
+        spent: Spent { tokens: 5, usd: 0.5 },
+        change: None,
+    };
     store
         .enter(&[Entry::Begun { batch: id.clone(), place: 1 }, ended, Entry::Begun { batch: id.clone(), place: 2 }])
         .unwrap();
@@ -113,4 +122,73 @@ fn the_writer_tells_when_it_is_durable_or_can_not_be() {
         sender.send((result.is_ok(), JobState::Lost)).unwrap()
     });
     assert_eq!(told.recv().unwrap(), (false, JobState::Lost));
+}
+
+#[test]
+fn journals_of_every_earlier_version_are_taken_up() {
+    let versions = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/journal/versions");
+    let dir = tempfile::tempdir().unwrap();
+    let mut seen = Vec::new();
+    for entry in std::fs::read_dir(versions).unwrap() {
+        let file = entry.unwrap().path();
+        let copy = dir.path().join(file.file_name().unwrap());
+        std::fs::copy(&file, &copy).unwrap();
+        let mut store = Store::open(&copy).unwrap();
+        let batch = store.last_in(Path::new("/srv/project")).unwrap();
+        let states: Vec<_> = store.jobs(&batch.id).unwrap().iter().map(|job| job.state).collect();
+        assert_eq!(states, [JobState::Succeeded, JobState::Failed, JobState::Queued, JobState::Queued], "{file:?}");
+        let spent = Spent { tokens: 7, usd: 0.25 };
+        store.enter(&[Entry::Requeued { batch: batch.id.clone(), place: 2, spent }]).unwrap();
+        assert_eq!(store.jobs(&batch.id).unwrap()[2].spent, spent);
+        assert_eq!(store.changes(&batch.id).unwrap(), []);
+        seen.push(file.file_stem().unwrap().to_str().unwrap().parse::<i64>().unwrap());
+    }
+    seen.sort_unstable();
+    let newest = Store::open(&dir.path().join("new")).unwrap().version().unwrap();
+    assert_eq!(seen, (1..newest).collect::<Vec<_>>(), "a file of each earlier version is kept");
+}
+
+#[test]
+fn changes_come_back_in_the_order_in_which_their_jobs_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&dir.path().join("j")).unwrap();
+    let id = store.create(&batch(dir.path(), 3)).unwrap();
+    let change = |name: &str| Change {
+        base: "b".into(),
+        commit: "c".into(),
+        tree: "t".into(),
+        edits: vec![Edit { kind: EditKind::Added, path: name.into(), from: None }],
+        patch: vec![0, 255, b'\n'],
+    };
+    let ended = |place, name: &str, state| Entry::Ended {
+        batch: id.clone(),
+        place,
+        state: JobState::Succeeded,
+        outcome: json!({}),
+        spent: Spent { tokens: 1, usd: 0.5 },
+        change: Some(Box::new(Recorded { change: change(name), state, branch: None })),
+    };
+    let pending = ChangeState::Pending;
+    store.enter(&[ended(2, "two", pending), ended(0, "zero", pending), ended(1, "one", ChangeState::Kept)]).unwrap();
+    let applied = Entry::Changed { batch: id.clone(), place: 2, state: ChangeState::Applied, branch: None };
+    store.enter(&[applied, ended(0, "again", pending)]).unwrap();
+    let found = store.changes(&id).unwrap();
+    let seen: Vec<_> = found.iter().map(|(place, recorded)| (*place, recorded.state)).collect();
+    assert_eq!(seen, [(2, ChangeState::Applied), (1, ChangeState::Kept), (0, pending)], "a job's last end counts");
+    assert_eq!(found[2].1.change, change("again"));
+    assert_eq!(store.unapplied(&id).unwrap(), 2);
+    assert_eq!(store.jobs(&id).unwrap()[0].spent, Spent { tokens: 2, usd: 1.0 });
+}
+
+#[test]
+fn a_named_batch_is_there_once_and_grows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&dir.path().join("j")).unwrap();
+    let named = NewBatch { id: Some("nightly".into()), ..batch(dir.path(), 2) };
+    assert_eq!(store.create(&named).unwrap(), "nightly");
+    assert!(matches!(store.create(&named), Err(JournalError::Taken { .. })));
+    store.extend("nightly", &json!({ "new": true }), &[NewJob { id: "third".into(), spec: json!(3) }]).unwrap();
+    let jobs = store.jobs("nightly").unwrap();
+    assert_eq!((jobs.len(), jobs[2].place, jobs[2].id.as_str()), (3, 2, "third"));
+    assert_eq!(store.batch("nightly").unwrap().spec, json!({ "new": true }));
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use serde_json::Value;
 
-use super::{JobState, JournalError, Lease, Store};
+use super::{ChangeState, JobState, JournalError, Lease, Recorded, Spent, Store};
 
 /// Entries in one write at most, so that the first of them does not wait for ever.
 const TOGETHER: usize = 512;
@@ -28,6 +28,8 @@ pub enum Entry {
         batch: String,
         /// The job's place.
         place: usize,
+        /// What the attempt has cost.
+        spent: Spent,
     },
     /// It ended.
     Ended {
@@ -39,6 +41,21 @@ pub enum Entry {
         state: JobState,
         /// All of it, in the caller's form.
         outcome: Value,
+        /// What its last attempt has cost.
+        spent: Spent,
+        /// What it changed in its worktree; none: what is recorded of it stays.
+        change: Option<Box<Recorded>>,
+    },
+    /// What it changed has been brought to the caller's files, or can't be.
+    Changed {
+        /// The batch.
+        batch: String,
+        /// The job's place.
+        place: usize,
+        /// What became of it.
+        state: ChangeState,
+        /// The branch that it is kept as.
+        branch: Option<String>,
     },
     /// Nobody can say how far it came.
     Lost {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::WorkspaceError;
 use super::git::{self, Git};
@@ -28,10 +28,11 @@ pub enum EditKind {
 pub struct Edit {
     /// What became of it.
     pub kind: EditKind,
-    /// The file, from the repository's top directory.
+    /// The file, from the repository's top directory. A name that is not UTF-8 is kept as far as it is.
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     /// What it was called before it was renamed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "lossy_if_any")]
     pub from: Option<PathBuf>,
 }
 
@@ -89,4 +90,13 @@ fn edits(listed: &[u8]) -> Vec<Edit> {
         edits.push(Edit { kind, path, from });
     }
     edits
+}
+
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
+#[expect(clippy::ref_option, reason = "serde gives it so")]
+fn lossy_if_any<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use super::WorkspaceError;
 use super::git::{self, Git};
 
@@ -31,7 +33,7 @@ pub struct Repository {
 }
 
 /// The caller's files at a moment, as a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The commit: HEAD itself where nothing differs from it.
     pub commit: String,
