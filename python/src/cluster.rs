@@ -92,7 +92,7 @@ impl Cluster {
             other => return Err(PyValueError::new_err(format!("mode: no mode {other:?}"))),
         };
         let timeout = order.timeout.map(seconds);
-        let job = Job { prompts: order.prompts, files: order.files, mode, key: order.key, timeout };
+        let job = Job { prompts: order.prompts, files: order.files, mode, key: order.key, timeout, ..Job::default() };
         let runtime = runtime()?;
         let ticket = self.cluster.submit(job).map_err(|error| submit_exception(py, &error))?;
         let turn = ticket.id();

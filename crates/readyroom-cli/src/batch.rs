@@ -8,15 +8,20 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use readyroom::batch::RetryPolicy;
 use readyroom::journal::{
-    Batch, Entry, JobState, JournalError, Lease, NewBatch, NewJob, Next, Store, Wishes, Writer, next,
+    Batch, ChangeState, Entry, JobState, JournalError, Lease, NewBatch, NewJob, Next, Recorded, Spent, Store, Wishes,
+    Writer, next,
 };
-use readyroom::{Context, Permissions, Routing};
+use readyroom::workspace::{Applied, Repository};
+use readyroom::{Context, FailureKind, Outcome, Permissions, Routing, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::args::RunArgs;
+use crate::args::{ApplyArg, RunArgs};
 use crate::plan::{Plan, Planned, PoolKind};
+use crate::report::{Ended, JobChange, text};
+use crate::say;
 use crate::settings::Settings;
+use crate::workspace::Workspaces;
 
 /// What all jobs of a batch have in common, as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +52,9 @@ pub struct Recipe {
     pub directory: PathBuf,
     /// What the jobs of each pool have in common; a job names its own by place.
     pub kinds: Vec<PoolKind>,
+    /// Their worktrees; none before they are made.
+    #[serde(default)]
+    pub workspaces: Option<Workspaces>,
 }
 
 /// For batches that were begun when there were none.
@@ -73,7 +81,8 @@ impl Recipe {
             retries: settings.retry.retries,
             retry_edits: settings.retry.repeat_effects,
             directory: absolute(args.directory.as_deref().unwrap_or(Path::new(".")))?,
-            kinds: plan.pools.iter().map(|pool| pool.kind.clone()).collect(),
+            kinds: plan.kinds(),
+            workspaces: None,
         })
     }
 }
@@ -88,11 +97,16 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Writes a run down as a new batch.
+    /// Writes a run down as a new batch. `workspaces` makes what its jobs start from, when the batch has its id.
     ///
     /// # Errors
-    /// The journal can't be used.
-    pub fn create(path: Option<&Path>, recipe: &Recipe, plan: &Plan) -> anyhow::Result<Self> {
+    /// The journal can't be used; what `workspaces` says.
+    pub fn create(
+        path: Option<&Path>,
+        recipe: &mut Recipe,
+        plan: &Plan,
+        workspaces: impl FnOnce(&str) -> anyhow::Result<Option<Workspaces>>,
+    ) -> anyhow::Result<Self> {
         let mut store = open(path)?;
         let job = |planned: &Planned| -> anyhow::Result<NewJob> {
             let mut spec = planned.clone();
@@ -101,13 +115,24 @@ impl Journal {
             Ok(NewJob { id: planned.key(), spec: serde_json::to_value(spec)? })
         };
         let batch = NewBatch {
+            id: None,
             directory: here()?,
             title: title(plan),
-            spec: serde_json::to_value(recipe)?,
+            spec: serde_json::to_value(&*recipe)?,
             jobs: plan.jobs.iter().map(job).collect::<Result<_, _>>()?,
         };
         let id = store.create(&batch)?;
         let lease = Lease::take(store.path(), &id)?;
+        match workspaces(&id) {
+            Ok(workspaces) => recipe.workspaces = workspaces,
+            Err(error) => {
+                store.remove(&id)?;
+                return Err(error);
+            }
+        }
+        if recipe.workspaces.is_some() {
+            store.extend(&id, &serde_json::to_value(&*recipe)?, &[])?;
+        }
         let writer = Arc::new(Writer::start(store, lease)?);
         Ok(Self { writer, batch: id, places: (0..plan.jobs.len()).collect() })
     }
@@ -141,19 +166,61 @@ impl Journal {
     }
 
     /// Has it written that a job waits again.
-    pub fn requeue(&self, job: usize, told: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static) {
-        self.writer.enter(Entry::Requeued { batch: self.batch.clone(), place: self.places[job] }, told);
+    pub fn requeue(&self, job: usize, spent: Spent, told: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static) {
+        self.writer.enter(Entry::Requeued { batch: self.batch.clone(), place: self.places[job], spent }, told);
     }
 
-    /// Has a job's outcome written.
+    /// Has a job's outcome written, and what it changed with it.
     pub fn end(
         &self,
-        job: usize,
-        state: JobState,
+        ended: &Ended,
         outcome: Value,
         told: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static,
     ) {
-        self.writer.enter(Entry::Ended { batch: self.batch.clone(), place: self.places[job], state, outcome }, told);
+        let recorded = |change: &JobChange| {
+            Box::new(Recorded { change: change.change.clone(), state: change.state, branch: change.branch.clone() })
+        };
+        let entry = Entry::Ended {
+            batch: self.batch.clone(),
+            place: self.places[ended.job],
+            state: state_of(&ended.outcome),
+            outcome,
+            spent: spent(&ended.usage),
+            change: ended.change.as_ref().map(recorded),
+        };
+        self.writer.enter(entry, told);
+    }
+
+    /// Has written what became of a job's change, and the outcome as it is with that.
+    pub fn changed(
+        &self,
+        ended: &Ended,
+        change: &JobChange,
+        outcome: Value,
+        told: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static,
+    ) {
+        let (batch, place) = (self.batch.clone(), self.places[ended.job]);
+        let (state, branch) = (change.state, change.branch.clone());
+        self.writer.enter(Entry::Changed { batch: batch.clone(), place, state, branch }, |_| {});
+        let state = state_of(&ended.outcome);
+        self.writer.enter(Entry::Ended { batch, place, state, outcome, spent: Spent::default(), change: None }, told);
+    }
+}
+
+/// How a job that ended stands in the journal.
+pub fn state_of(outcome: &Outcome) -> JobState {
+    match outcome {
+        Outcome::Succeeded => JobState::Succeeded,
+        Outcome::Cancelled => JobState::Cancelled,
+        _ => JobState::Failed,
+    }
+}
+
+/// What an attempt has cost, as far as the tool tells.
+pub fn spent(usage: &Usage) -> Spent {
+    Spent {
+        tokens: usage.input_tokens.unwrap_or(0) + usage.output_tokens.unwrap_or(0),
+        usd: usage.cost_usd.unwrap_or(0.0),
     }
 }
 
@@ -168,6 +235,8 @@ pub struct Resumed {
     pub journal: Journal,
     /// Ids of jobs that may have run and are not run again.
     pub lost: Vec<String>,
+    /// Changes that were to be applied and do not apply.
+    pub conflicts: usize,
 }
 
 /// Takes a batch up again.
@@ -189,8 +258,12 @@ pub fn resume(
         let planned: Planned =
             serde_json::from_value(job.spec).with_context(|| format!("job {} of batch {}", job.id, batch.id))?;
         let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
-        // What can change nothing does no harm when it is done twice.
-        let safe = kind.permissions == Permissions::Read;
+        // What can change nothing, or nothing but a worktree that is brought back, does no harm when it is done twice.
+        let safe = match kind.permissions {
+            Permissions::Read => true,
+            Permissions::Edit => kind.worktree,
+            Permissions::Full => false,
+        };
         match next(job.state, safe, wishes) {
             Next::Run => {
                 places.push(job.place);
@@ -205,9 +278,101 @@ pub fn resume(
         }
     }
     store.enter(&entries)?;
+    let conflicts = take_up(&mut store, &batch.id, &recipe)?;
     let plan = Plan::assemble(jobs, &recipe.kinds, instances.unwrap_or(recipe.instances));
     let writer = Arc::new(Writer::start(store, lease)?);
-    Ok(Resumed { recipe, plan, journal: Journal { writer, batch: batch.id, places }, lost })
+    Ok(Resumed { recipe, plan, journal: Journal { writer, batch: batch.id, places }, lost, conflicts })
+}
+
+/// Brings in order what an owner who was killed left of a batch's worktrees, and applies what was to be applied. How many changes
+/// do not apply.
+fn take_up(store: &mut Store, batch: &str, recipe: &Recipe) -> anyhow::Result<usize> {
+    let Some(workspaces) = &recipe.workspaces else { return Ok(0) };
+    // What still writes there is ended first.
+    readyroom::process::sweep_orphans();
+    for (at, kind) in recipe.kinds.iter().enumerate() {
+        if let Some(worktrees) = workspaces.of(batch, at, kind)? {
+            worktrees.repository().tidy()?;
+            worktrees.salvage(&format!("{batch}/left"))?;
+        }
+    }
+    match workspaces.apply {
+        ApplyArg::Auto => apply(store, batch, recipe, |_, recorded| recorded.state == ChangeState::Pending),
+        ApplyArg::Never => Ok(0),
+    }
+}
+
+/// Applies recorded changes that are `wanted`, by the ids of their jobs, in the order in which the jobs ended. How many do not apply.
+///
+/// # Errors
+/// The journal or a repository can't be used; what was applied before is written down.
+pub fn apply(
+    store: &mut Store,
+    batch: &str,
+    recipe: &Recipe,
+    wanted: impl Fn(&str, &Recorded) -> bool,
+) -> anyhow::Result<usize> {
+    let jobs = store.jobs(batch)?;
+    let message = recipe.workspaces.as_ref().map(Workspaces::message).transpose()?.flatten();
+    let mut conflicts = 0;
+    for (place, recorded) in store.changes(batch)? {
+        let Some(job) = jobs.iter().find(|job| job.place == place).filter(|job| wanted(&job.id, &recorded)) else {
+            continue;
+        };
+        let planned: Planned = serde_json::from_value(job.spec.clone()).with_context(|| format!("job {}", job.id))?;
+        let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
+        let repository = Repository::open(&kind.directory)?;
+        let (state, branch) = match repository.apply(&recorded.change)? {
+            Applied::Whole => {
+                say::stderr(&format!("applied {}", job.id));
+                let input = planned.input.as_deref().or(planned.id.as_deref()).unwrap_or_default();
+                let message = message.as_ref().map(|message| message.fill(input, planned.number));
+                if let Some(message) = message
+                    && !repository.commit(&recorded.change, &message)?
+                {
+                    say::stderr(&format!("no commit of {}: it rests on edits that are not committed", job.id));
+                }
+                (ChangeState::Applied, None)
+            }
+            Applied::Conflict(files) => {
+                let branch = repository.keep_as_branch(&branch_name(batch, planned.number), &recorded.change)?;
+                say::stderr(&format!("{} does not apply to {}; it is the branch {branch}", job.id, text::list(&files)));
+                conflicts += 1;
+                (ChangeState::Conflict, Some(branch))
+            }
+        };
+        let mut entries = vec![Entry::Changed { batch: batch.to_owned(), place, state, branch: branch.clone() }];
+        if let Some(mut outcome) = job.outcome.clone() {
+            outcome["change"]["state"] = serde_json::to_value(state)?;
+            outcome["change"]["branch"] = serde_json::to_value(&branch)?;
+            let entry = |state, outcome| Entry::Ended {
+                batch: batch.to_owned(),
+                place,
+                state,
+                outcome,
+                spent: Spent::default(),
+                change: None,
+            };
+            if state == ChangeState::Conflict && job.state == JobState::Succeeded {
+                outcome["outcome"] = "failed".into();
+                let kind = FailureKind::Conflict;
+                outcome["failure"] = serde_json::json!({
+                    "kind": kind.name(), "message": "its change does not apply", "evidence": "",
+                    "retryable": kind.retryable(), "origin": kind.origin(),
+                });
+                entries.push(entry(JobState::Failed, outcome));
+            } else {
+                entries.push(entry(job.state, outcome));
+            }
+        }
+        store.enter(&entries)?;
+    }
+    Ok(conflicts)
+}
+
+/// The branch for a change that does not apply.
+pub fn branch_name(batch: &str, number: usize) -> String {
+    format!("readyroom/{batch}/{number}")
 }
 
 /// The journal at `path`, or the user's own.

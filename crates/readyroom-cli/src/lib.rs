@@ -11,6 +11,7 @@ mod report;
 mod run;
 mod say;
 mod settings;
+mod workspace;
 
 use std::process::ExitCode;
 

@@ -5,9 +5,11 @@
 mod batch;
 mod run;
 pub mod values;
+mod workspace;
 
 pub use batch::{BatchArgs, BatchCommand, ResumeArgs};
 pub use run::RunArgs;
+pub use workspace::{ApplyArg, WorkspaceArg, WorkspaceArgs};
 
 use clap::{Parser, Subcommand};
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::values::{
     ContextArg, Deadline, Limit, MaxFailures, OnLimit, PermissionsArg, RoutingArg, duration, instances,
 };
+use super::workspace::{CheckArgs, WorkspaceArgs};
 
 const EXAMPLES: &str = "\
 Placeholders in PROMPT and in --output:
@@ -124,6 +125,14 @@ pub struct RunArgs {
     /// Limits of the whole run.
     #[command(flatten)]
     pub limits: LimitArgs,
+
+    /// Where jobs work.
+    #[command(flatten)]
+    pub workspace: WorkspaceArgs,
+
+    /// What jobs have to prove.
+    #[command(flatten)]
+    pub checks: CheckArgs,
 
     /// Prints answers in the order of the inputs
     #[arg(short, long)]

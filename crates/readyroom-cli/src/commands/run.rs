@@ -9,16 +9,17 @@ use readyroom::journal::Wishes;
 use readyroom::tool::{Contract, Layers, Registry};
 
 use super::dry_run;
-use crate::args::{ResumeArgs, RunArgs};
+use crate::args::{ApplyArg, ResumeArgs, RunArgs};
 use crate::batch::{self, Journal, Recipe, Resumed};
 use crate::exit::ExitStatus;
 use crate::output::{self, JsonSink, Outputs};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Pool, PoolKind};
 use crate::report::Verbosity;
 use crate::run::pools::{Located, contract_options};
-use crate::run::run as run_plan;
+use crate::run::{Workrooms, run as run_plan};
 use crate::say;
 use crate::settings::{Settings, Terminal};
+use crate::workspace::Workspaces;
 
 /// Runs the jobs. Whatever is wrong with the command line, the inputs or the tools is found before anything is started.
 ///
@@ -48,14 +49,41 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     }
     let json = args.json.as_deref().map(|path| JsonSink::open(path, false)).transpose()?;
     output::prepare(&plan)?;
-    let journal = match args.no_journal || plan.jobs.is_empty() {
-        true => None,
-        false => {
-            let recipe = Recipe::of(args, &plan, &settings)?;
-            Some(Journal::create(args.journal.as_deref(), &recipe, &plan).context("--no-journal runs without it")?)
-        }
+    let worktrees = plan.pools.iter().any(|pool| pool.kind.worktree);
+    let take = |batch: &str| worktrees.then(|| Workspaces::take(args, &plan, batch)).transpose();
+    if args.no_journal || plan.jobs.is_empty() {
+        let batch = format!("run-{}", std::process::id());
+        let workspaces = take(&batch)?;
+        let rooms = rooms(workspaces.as_ref(), &plan, &plan.kinds(), batch, true)?;
+        return start(plan, settings, located, json, None, rooms);
+    }
+    let mut recipe = Recipe::of(args, &plan, &settings)?;
+    let journal = Journal::create(args.journal.as_deref(), &mut recipe, &plan, take)?;
+    let rooms = rooms(recipe.workspaces.as_ref(), &plan, &recipe.kinds, journal.batch().into(), false)?;
+    start(plan, settings, located, json, Some(journal), rooms)
+}
+
+/// The worktrees of a plan's pools.
+fn rooms(
+    workspaces: Option<&Workspaces>,
+    plan: &Plan,
+    kinds: &[PoolKind],
+    batch: String,
+    passing: bool,
+) -> anyhow::Result<Workrooms> {
+    let Some(workspaces) = workspaces else { return Ok(Workrooms::default()) };
+    let one = |pool: &Pool| {
+        let at = kinds.iter().position(|kind| *kind == pool.kind);
+        at.map_or(Ok(None), |at| workspaces.of(&batch, at, &pool.kind))
     };
-    start(plan, settings, located, json, journal)
+    Ok(Workrooms {
+        pools: plan.pools.iter().map(one).collect::<Result<_, _>>()?,
+        applies: workspaces.apply == ApplyArg::Auto,
+        in_order: workspaces.in_order,
+        commit: workspaces.message()?,
+        batch,
+        passing,
+    })
 }
 
 /// Goes on with a batch.
@@ -64,7 +92,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
 /// There is none, somebody else runs it, its tools or definitions are gone.
 pub fn resume(args: &ResumeArgs) -> anyhow::Result<ExitStatus> {
     let wishes = Wishes { failed: args.failed, lost: args.lost };
-    let Resumed { recipe, plan, journal, lost } =
+    let Resumed { recipe, plan, journal, lost, conflicts } =
         batch::resume(args.journal.as_deref(), args.batch.as_deref(), wishes, args.instances)?;
     let settings = Settings::resumed(&recipe, args, &plan, Terminal::look());
     let located = locate(&plan, &registry(&recipe.directory, &recipe.tool_files)?)?;
@@ -76,13 +104,14 @@ pub fn resume(args: &ResumeArgs) -> anyhow::Result<ExitStatus> {
     }
     if plan.jobs.is_empty() {
         say::stderr(&format!("batch {}: nothing is left to run", journal.batch()));
-        return Ok(if lost.is_empty() { ExitStatus::Success } else { ExitStatus::SomeFailed });
+        return Ok(if lost.is_empty() && conflicts == 0 { ExitStatus::Success } else { ExitStatus::SomeFailed });
     }
     let json = args.json.as_deref().map(|path| JsonSink::open(path, true)).transpose()?;
     output::prepare(&plan)?;
-    let status = start(plan, settings, located, json, Some(journal))?;
+    let rooms = rooms(recipe.workspaces.as_ref(), &plan, &recipe.kinds, journal.batch().into(), false)?;
+    let status = start(plan, settings, located, json, Some(journal), rooms)?;
     Ok(match status {
-        ExitStatus::Success if !lost.is_empty() => ExitStatus::SomeFailed,
+        ExitStatus::Success if !lost.is_empty() || conflicts > 0 => ExitStatus::SomeFailed,
         status => status,
     })
 }
@@ -93,11 +122,12 @@ fn start(
     located: Vec<Located>,
     json: Option<JsonSink>,
     journal: Option<Journal>,
+    rooms: Workrooms,
 ) -> anyhow::Result<ExitStatus> {
     plan.batch = journal.as_ref().map(|journal| journal.batch().to_owned());
     let plan = Arc::new(plan);
     let outputs = Outputs::new(Arc::clone(&plan), json, settings.keep_order, settings.terminal.stdout);
-    run_plan(plan, settings, located, outputs, journal)
+    run_plan(plan, settings, located, outputs, journal, rooms)
 }
 
 fn registry(directory: &Path, tool_files: &[PathBuf]) -> anyhow::Result<Registry> {

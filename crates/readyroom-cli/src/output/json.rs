@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use readyroom::driver::Proof;
+use readyroom::journal::ChangeState;
+use readyroom::workspace::Edit;
 use readyroom::{Denials, Exit, FailureKind, Origin, Outcome, Permissions, Text};
 use serde::Serialize;
 
 use super::Broken;
 use crate::plan::Plan;
-use crate::report::{Ended, text};
+use crate::report::{Ended, JobChange, text};
 
 /// The version of the form. A reader may rely on the fields of the version that it knows.
 const VERSION: u32 = 1;
@@ -87,6 +89,10 @@ struct Line<'a> {
     output: Option<Cow<'a, str>>,
     usage: &'a readyroom::Usage,
     seconds: Seconds,
+    /// Absent where it had no worktree of its own, or changed nothing.
+    change: Option<ChangeLine<'a>>,
+    /// Absent where no schema was asked for, or nothing fits.
+    value: Option<&'a serde_json::Value>,
     instance: Option<usize>,
     generation: Option<u32>,
     proof: Option<&'a Proof>,
@@ -148,6 +154,15 @@ impl<'a> Problem<'a> {
             _ => None,
         }
     }
+}
+
+/// What a job changed in its worktree.
+#[derive(Debug, Serialize)]
+struct ChangeLine<'a> {
+    state: ChangeState,
+    branch: Option<&'a str>,
+    base: &'a str,
+    files: &'a [Edit],
 }
 
 /// A turn's answer.
@@ -212,6 +227,13 @@ impl<'a> Line<'a> {
                 turn: ended.timings.turn.as_secs_f64(),
                 reset: ended.timings.reset.as_secs_f64(),
             },
+            change: ended.change.as_ref().map(|JobChange { change, state, branch }| ChangeLine {
+                state: *state,
+                branch: branch.as_deref(),
+                base: &change.base,
+                files: &change.edits,
+            }),
+            value: ended.value.as_ref(),
             instance: ended.instance,
             generation: ended.instance.map(|_| ended.generation),
             proof: ended.proof.as_ref(),

@@ -5,12 +5,13 @@ use std::io::BufRead;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use readyroom::{Job, Permissions};
+use readyroom::{Checks, Job, Permissions};
 
 use super::placeholder::Template;
 use super::{Plan, Planned, PoolKind, from, inputs};
-use crate::args::RunArgs;
 use crate::args::values::Limit;
+use crate::args::{RunArgs, WorkspaceArg};
+use crate::workspace::{Chooser, localise};
 
 /// Makes the plan of what was typed.
 ///
@@ -54,6 +55,8 @@ struct Planner<'a> {
     words: Vec<std::ffi::OsString>,
     output: Option<Template>,
     limit: Limit,
+    checks: Checks,
+    chooser: Chooser,
     jobs: Vec<Planned>,
     kinds: Vec<PoolKind>,
     places: HashMap<PoolKind, usize>,
@@ -87,6 +90,8 @@ impl<'a> Planner<'a> {
             words,
             output,
             limit: args.timeout,
+            checks: args.checks.checks()?,
+            chooser: Chooser::new(args),
             jobs: Vec::new(),
             kinds: Vec::new(),
             places: HashMap::new(),
@@ -110,14 +115,18 @@ impl<'a> Planner<'a> {
             let kind = self.kind(None, None, None, self.directory.clone())?;
             return self.add(kind, None, None, job);
         }
-        for input in inputs::collect(&self.words, self.args.null, stdin)? {
+        for mut input in inputs::collect(&self.words, self.args.null, stdin)? {
             let number = self.jobs.len() + 1;
-            let mut job = Job::new(prompt.fill(&input, number));
-            match inputs::kind(&input, &self.directory)? {
-                inputs::Kind::File if !self.args.no_files => job.files.push(PathBuf::from(&input)),
-                kind => self.check_word(&prompt, &input, kind)?,
-            }
+            let what = inputs::kind(&input, &self.directory)?;
             let kind = self.kind(None, None, None, self.directory.clone())?;
+            if what != inputs::Kind::Word {
+                input = self.localise(&kind, input)?;
+            }
+            let mut job = Job::new(prompt.fill(&input, number));
+            match what {
+                inputs::Kind::File if !self.args.no_files => job.files.push(PathBuf::from(&input)),
+                what => self.check_word(&prompt, &input, what)?,
+            }
             self.add(kind, None, Some(input), job)?;
         }
         Ok(())
@@ -168,7 +177,15 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn add_line(&mut self, line: from::Line) -> anyhow::Result<()> {
+    /// A path as it is called where jobs of this kind work.
+    fn localise(&mut self, kind: &PoolKind, path: String) -> anyhow::Result<String> {
+        match self.chooser.choose(&kind.directory, kind.permissions)? {
+            Some(repository) => localise(&repository, &kind.directory, &path),
+            None => Ok(path),
+        }
+    }
+
+    fn add_line(&mut self, mut line: from::Line) -> anyhow::Result<()> {
         let directory = match &line.cwd {
             Some(cwd) => directory(&self.directory.join(cwd)).context("cwd")?,
             None => self.directory.clone(),
@@ -178,6 +195,10 @@ impl<'a> Planner<'a> {
             if inputs::kind(&name, &directory)? != inputs::Kind::File {
                 bail!("{name:?} in `files` is no file in {}; correct its name", directory.display());
             }
+        }
+        let kind = self.kind(line.tool, line.model, line.permissions, directory)?;
+        for file in &mut line.files {
+            *file = self.localise(&kind, file.to_string_lossy().into_owned())?.into();
         }
         let input = match line.files.as_slice() {
             [file] => Some(file.to_string_lossy().into_owned()),
@@ -200,7 +221,6 @@ impl<'a> Planner<'a> {
                 bail!("no `prompt`, no `prompts`, and no PROMPT on the command line; add one of them")
             }
         };
-        let kind = self.kind(line.tool, line.model, line.permissions, directory)?;
         let mut job = Job { prompts, files: line.files, key: line.key, ..Job::default() };
         if self.args.no_files {
             job.files.clear();
@@ -218,7 +238,7 @@ impl<'a> Planner<'a> {
 
     /// What a job has in common with those of its pool.
     fn kind(
-        &self,
+        &mut self,
         tool: Option<String>,
         model: Option<String>,
         permissions: Option<Permissions>,
@@ -227,12 +247,9 @@ impl<'a> Planner<'a> {
         let Some(tool) = tool.or_else(|| self.args.tool.clone().filter(|tool| !tool.is_empty())) else {
             bail!("no tool; name one with -t or READYROOM_TOOL (`readyroom tools` lists them)");
         };
-        Ok(PoolKind {
-            tool,
-            model: model.or_else(|| self.args.model.clone()),
-            permissions: permissions.unwrap_or_else(|| self.args.permissions.into()),
-            directory,
-        })
+        let permissions = permissions.unwrap_or_else(|| self.args.permissions.into());
+        let worktree = self.chooser.choose(&directory, permissions)?.is_some();
+        Ok(PoolKind { tool, model: model.or_else(|| self.args.model.clone()), permissions, directory, worktree })
     }
 
     fn add(&mut self, kind: PoolKind, id: Option<String>, input: Option<String>, mut job: Job) -> anyhow::Result<()> {
@@ -240,6 +257,10 @@ impl<'a> Planner<'a> {
             && let Limit::After(limit) = self.limit
         {
             job.timeout = Some(limit);
+        }
+        job.checks = self.checks.clone();
+        if let (Some(verify), Some(input)) = (&mut job.checks.verify, &input) {
+            verify.argv.push(input.clone());
         }
         let output = match &self.output {
             Some(template) => Some(output_name(template, input.as_deref(), self.jobs.len() + 1)?),
@@ -256,8 +277,46 @@ impl<'a> Planner<'a> {
     fn finish(self) -> anyhow::Result<Plan> {
         let plan = Plan::assemble(self.jobs, &self.kinds, self.args.instances);
         check_outputs(&plan)?;
+        check_workspaces(self.args, &plan)?;
         Ok(plan)
     }
+}
+
+/// What only worktrees can give is refused where there are none, and so is a check that could see another job's edits.
+fn check_workspaces(args: &RunArgs, plan: &Plan) -> anyhow::Result<()> {
+    let Some(shared) = plan.pools.iter().find(|pool| !pool.kind.worktree) else { return Ok(()) };
+    let wishes = &args.workspace;
+    let needed = [
+        ("--require-change", args.checks.require_change),
+        ("--only-files", args.checks.only_files),
+        ("--in-order", wishes.in_order),
+        ("--commit", wishes.commit.is_some()),
+        ("--link", !wishes.link.is_empty()),
+        ("--symlink", !wishes.symlink.is_empty()),
+        ("--setup", wishes.setup.is_some()),
+    ];
+    if let Some((option, _)) = needed.iter().find(|(_, given)| *given) {
+        let here = shared.kind.directory.display();
+        match wishes.workspace {
+            Some(WorkspaceArg::Shared) => bail!("{option} needs worktrees, so it can't go with --workspace shared"),
+            _ => bail!(
+                "{option} needs worktrees, and jobs with these permissions in {here} get none; add --workspace worktree"
+            ),
+        }
+    }
+    let together = |pool: &&super::Pool| {
+        !pool.kind.worktree && pool.kind.permissions >= Permissions::Edit && pool.instances.min(args.instances) > 1
+    };
+    if args.checks.verify.is_some()
+        && let Some(pool) = plan.pools.iter().find(together)
+    {
+        bail!(
+            "--verify in {} would judge a job by what {} instances edit there at once; use --workspace worktree, or -j 1",
+            pool.kind.directory.display(),
+            pool.instances
+        );
+    }
+    Ok(())
 }
 
 fn read_prompt(file: &Path, stdin: &mut dyn BufRead) -> anyhow::Result<String> {

@@ -8,7 +8,9 @@ mod jobs;
 mod placeholder;
 mod records;
 
+pub use inputs::text;
 pub use jobs::plan;
+pub use placeholder::Template;
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -67,6 +69,9 @@ pub struct PoolKind {
     pub permissions: Permissions,
     /// Where it works; absolute.
     pub directory: PathBuf,
+    /// Whether each instance works in a worktree of its own instead.
+    #[serde(default)]
+    pub worktree: bool,
 }
 
 impl Planned {
@@ -104,6 +109,11 @@ impl Plan {
         Self { jobs, pools, batch: None }
     }
 
+    /// What the jobs of each pool have in common.
+    pub fn kinds(&self) -> Vec<PoolKind> {
+        self.pools.iter().map(|pool| pool.kind.clone()).collect()
+    }
+
     /// Refuses two jobs of one name: a batch could not tell them apart.
     ///
     /// # Errors
@@ -135,7 +145,8 @@ impl Plan {
     /// A sentence for each directory in which several of `total` instances may edit at the same time.
     pub fn shared_directories(&self, total: usize) -> Vec<String> {
         let mut directories: Vec<(&PathBuf, usize)> = Vec::new();
-        for pool in self.pools.iter().filter(|pool| pool.kind.permissions >= Permissions::Edit) {
+        let shared = |pool: &&Pool| pool.kind.permissions >= Permissions::Edit && !pool.kind.worktree;
+        for pool in self.pools.iter().filter(shared) {
             match directories.iter_mut().find(|(directory, _)| *directory == &pool.kind.directory) {
                 Some((_, instances)) => *instances += pool.instances,
                 None => directories.push((&pool.kind.directory, pool.instances)),

@@ -10,6 +10,8 @@ pub mod text;
 pub mod view;
 
 use readyroom::driver::Proof;
+use readyroom::journal::ChangeState;
+use readyroom::workspace::Change;
 use readyroom::{Answer, Event, Outcome, Timings, Usage};
 
 use view::View;
@@ -46,6 +48,21 @@ pub struct Ended {
     pub proof: Option<Proof>,
     /// Whether a conversation that should have gone on was lost before it.
     pub context_lost: bool,
+    /// What it changed in its worktree.
+    pub change: Option<JobChange>,
+    /// The value in its answer that fits its schema.
+    pub value: Option<serde_json::Value>,
+}
+
+/// What a job changed in its worktree, and what became of that.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobChange {
+    /// The change.
+    pub change: Change,
+    /// What became of it.
+    pub state: ChangeState,
+    /// The branch that it is kept as.
+    pub branch: Option<String>,
 }
 
 impl Ended {
@@ -61,6 +78,8 @@ impl Ended {
             generation: 0,
             proof: None,
             context_lost: false,
+            change: None,
+            value: None,
         }
     }
 

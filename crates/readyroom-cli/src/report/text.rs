@@ -32,6 +32,16 @@ pub fn count(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
+/// A few paths in a line, and how many more there are.
+pub fn list(paths: &[std::path::PathBuf]) -> String {
+    const SHOWN: usize = 5;
+    let mut names: Vec<String> = paths.iter().take(SHOWN).map(|path| one_line(&path.to_string_lossy())).collect();
+    if paths.len() > SHOWN {
+        names.push(format!("{} more", paths.len() - SHOWN));
+    }
+    names.join(", ")
+}
+
 /// A name on one line: control characters stand as escapes.
 pub fn one_line(text: &str) -> String {
     text.chars()

@@ -273,6 +273,7 @@ pub mod tests {
             model: None,
             permissions: Permissions::Edit,
             directory: PathBuf::from("/work"),
+            worktree: false,
         };
         let jobs = inputs.iter().enumerate().map(|(place, input)| Planned {
             number: place + 1,

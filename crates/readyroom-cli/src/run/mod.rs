@@ -1,6 +1,8 @@
 //! Runs a plan: an asynchronous shell around the state machine in [`state`]. What happens (in pools, at the printer, by
 //! signals) comes in through one channel, one after the other; the machine's actions are carried out at once.
 
+mod apply;
+mod order;
 pub mod pools;
 mod signals;
 mod state;
@@ -16,18 +18,21 @@ use readyroom::batch::{Again, Attempt, Next, PoolEffect};
 use readyroom::cluster::Response;
 use readyroom::driver::Activity;
 use readyroom::event::TurnId;
-use readyroom::journal::{JobState, JournalError};
+use readyroom::journal::{ChangeState, JournalError};
+use readyroom::workspace::{WorkspaceError, Worktrees};
 use readyroom::{Event, Failure, FailureKind, Outcome, Permissions};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::batch::Journal;
+use crate::batch::{Journal, branch_name, spent};
 use crate::exit::{ExitStatus, Signal};
 use crate::output::{self, Outputs};
-use crate::plan::Plan;
+use crate::plan::{Plan, Template};
 use crate::report::printer::{Message, Printer, Reply};
-use crate::report::{Ended, Verbosity, text};
+use crate::report::{Ended, JobChange, Verbosity, text};
 use crate::settings::Settings;
 
+use apply::{Applier, Brought, Wanted};
+use order::InOrder;
 use pools::{Located, PoolNews, Pools};
 use state::{Action, Input, Run, Stop, Verdict};
 
@@ -54,6 +59,27 @@ enum News {
     NotBegun(Arc<JournalError>),
     /// A job's end is written down, or can't be.
     Kept(Box<Ended>, Result<(), Arc<JournalError>>),
+    /// What became of a job's change is written down, or can't be.
+    Applied(Box<Ended>, Result<(), Arc<JournalError>>),
+    /// What a job changed was to be brought to the caller's files; these were changed by something else meanwhile.
+    Brought(Box<Ended>, Result<Brought, WorkspaceError>, Vec<PathBuf>),
+}
+
+/// The worktrees of a run.
+#[derive(Debug, Default)]
+pub struct Workrooms {
+    /// Of each pool; none: it works in its directory.
+    pub pools: Vec<Option<Worktrees>>,
+    /// Whether changes are applied as jobs end.
+    pub applies: bool,
+    /// Whether in the jobs' order.
+    pub in_order: bool,
+    /// The message for a commit of each.
+    pub commit: Option<Template>,
+    /// What branches and refs are named after.
+    pub batch: String,
+    /// Whether nothing of the batch is needed after the run.
+    pub passing: bool,
 }
 
 /// Runs `plan` to its end. `located` holds the tool of each pool. Where there is a `journal`, nothing of a
@@ -67,6 +93,7 @@ pub fn run(
     located: Vec<Located>,
     outputs: Outputs,
     journal: Option<Journal>,
+    rooms: Workrooms,
 ) -> anyhow::Result<ExitStatus> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let status = runtime.block_on(async {
@@ -115,7 +142,12 @@ pub fn run(
             settings.routing,
             settings.failure_limit,
         );
+        let applier = rooms.pools.iter().any(Option::is_some).then(|| Applier::start(&rooms.pools)).transpose()?;
+        let order = rooms.in_order.then(InOrder::default);
         let shell = Shell {
+            rooms,
+            applier,
+            order,
             plan,
             settings,
             located,
@@ -146,6 +178,9 @@ struct Shell {
     pools: Pools<News>,
     state: Run,
     journal: Option<Journal>,
+    rooms: Workrooms,
+    applier: Option<Applier>,
+    order: Option<InOrder>,
     /// Where the journal's word comes in.
     kept: UnboundedSender<News>,
     /// The turn of each job that was handed out and has not ended.
@@ -195,14 +230,24 @@ impl Shell {
                 self.journal_broken(&error);
                 Some(Input::OutputBroken)
             }
-            News::Kept(ended, result) => {
+            News::Kept(ended, Ok(())) => {
+                self.settle(ended);
+                None
+            }
+            News::Kept(ended, Err(error)) => {
                 // It is told all the same: an answer that only the journal can't hold is not lost to whoever waits.
+                self.say(Message::Ended(ended));
+                self.journal_broken(&error);
+                Some(Input::OutputBroken)
+            }
+            News::Applied(ended, result) => {
                 self.say(Message::Ended(ended));
                 result.err().map(|error| {
                     self.journal_broken(&error);
                     Input::OutputBroken
                 })
             }
+            News::Brought(ended, result, strange) => self.brought(ended, result, &strange),
             News::Printer(Reply::Written(job)) => Some(Input::Written(job)),
             // With all jobs at their ends there is nothing to stop, and what can't be written the printer will find out.
             News::ReaderGone(_) if self.state.unreported().is_empty() => None,
@@ -260,6 +305,10 @@ impl Shell {
         {
             self.stopped.store(true, Ordering::Relaxed);
             self.tell_stop(stop);
+            // Those that they wait for may never come.
+            for ended in self.order.as_mut().map(InOrder::give_up).unwrap_or_default() {
+                self.say(Message::Ended(ended));
+            }
         }
         flow
     }
@@ -276,14 +325,16 @@ impl Shell {
                         return Some(Input::NotOpened(pool));
                     }
                 };
-                self.pools.open(pool, &self.plan.pools[pool], &self.located[pool], &self.settings, record);
+                let worktrees = self.rooms.pools.get(pool).cloned().flatten();
+                let found = &self.located[pool];
+                self.pools.open(pool, &self.plan.pools[pool], found, &self.settings, worktrees, record);
             }
             Action::Submit(job) => return self.submit(job),
             Action::Fail(job) => {
                 let failure = self.failures.get(&self.plan.jobs[job].pool).cloned();
                 let failure =
                     failure.unwrap_or_else(|| Failure::new(FailureKind::NotReady, "no instance became ready"));
-                self.say(Message::Ended(Box::new(Ended::unstarted(job, failure.into()))));
+                self.settle(Box::new(Ended::unstarted(job, failure.into())));
             }
             Action::Cancel(job) => {
                 if let Some(&turn) = self.turns.get(&job) {
@@ -328,21 +379,105 @@ impl Shell {
     }
 
     /// Has the end of a job written down, and then told.
-    fn end(&self, ended: Ended) {
-        let Some(journal) = &self.journal else { return self.say(Message::Ended(Box::new(ended))) };
-        let (kept, job) = (self.kept.clone(), ended.job);
-        let state = match &ended.outcome {
-            Outcome::Succeeded => JobState::Succeeded,
-            Outcome::Cancelled => JobState::Cancelled,
-            _ => JobState::Failed,
-        };
-        let file = self.plan.jobs[job].output.as_deref().filter(|_| state == JobState::Succeeded);
-        let record = output::record(&self.plan, &ended, file).unwrap_or_default();
+    fn end(&mut self, ended: Ended) {
+        let Some(journal) = &self.journal else { return self.settle(Box::new(ended)) };
         // What no instance ever had is still queued.
-        if state == JobState::Cancelled && ended.instance.is_none() {
-            return self.say(Message::Ended(Box::new(ended)));
+        if ended.outcome == Outcome::Cancelled && ended.instance.is_none() {
+            return self.settle(Box::new(ended));
         }
-        journal.end(job, state, record, move |result| drop(kept.send(News::Kept(Box::new(ended), result))));
+        let kept = self.kept.clone();
+        let record = self.record(&ended);
+        journal.end(&ended.clone(), record, move |result| drop(kept.send(News::Kept(Box::new(ended), result))));
+    }
+
+    fn record(&self, ended: &Ended) -> serde_json::Value {
+        let file = self.plan.jobs[ended.job].output.as_deref().filter(|_| ended.outcome.is_success());
+        output::record(&self.plan, ended, file).unwrap_or_default()
+    }
+
+    /// A job's end is known for good. It is told, when what it changed has been brought to the caller's files where that is to be
+    /// done.
+    fn settle(&mut self, ended: Box<Ended>) {
+        let stopping = self.state.stop_reason().is_some();
+        let pending = ended.change.as_ref().is_some_and(|change| change.state == ChangeState::Pending);
+        let waits = pending && self.rooms.applies;
+        let Some(order) = &mut self.order else {
+            return if waits { self.bring(ended) } else { self.say(Message::Ended(ended)) };
+        };
+        if !waits {
+            let free = order.over(ended.job, None);
+            self.say(Message::Ended(ended));
+            free.into_iter().for_each(|ended| self.bring(ended));
+        } else if stopping {
+            self.say(Message::Ended(ended));
+        } else {
+            order.over(ended.job, Some(ended)).into_iter().for_each(|ended| self.bring(ended));
+        }
+    }
+
+    /// Has what a job changed brought to the caller's files.
+    fn bring(&self, ended: Box<Ended>) {
+        let (Some(applier), Some(change)) = (&self.applier, &ended.change) else {
+            return self.say(Message::Ended(ended));
+        };
+        let planned = &self.plan.jobs[ended.job];
+        let input = planned.input.as_deref().or(planned.id.as_deref()).unwrap_or_default();
+        let wanted = Wanted {
+            pool: planned.pool,
+            change: change.change.clone(),
+            branch: branch_name(&self.rooms.batch, planned.number),
+            commit: self.rooms.commit.as_ref().map(|message| message.fill(input, planned.number)),
+        };
+        let kept = self.kept.clone();
+        applier.apply(wanted, move |result, strange| drop(kept.send(News::Brought(ended, result, strange))));
+    }
+
+    fn brought(
+        &mut self,
+        mut ended: Box<Ended>,
+        result: Result<Brought, WorkspaceError>,
+        strange: &[PathBuf],
+    ) -> Option<Input> {
+        let name = self.plan.label(ended.job);
+        if !strange.is_empty() {
+            self.say(Message::Notice(format!(
+                "{} changed in your directory while jobs work in worktrees: you, or a job that left its own",
+                text::list(strange)
+            )));
+        }
+        let mut input = None;
+        let mut change = ended.change.take()?;
+        match result {
+            Ok(Brought::Whole(problem)) => {
+                change.state = ChangeState::Applied;
+                if let Some(problem) = problem {
+                    self.say(Message::Notice(format!("{name}: no commit was made of its change: {problem}")));
+                }
+            }
+            Ok(Brought::Conflict { files, branch }) => {
+                let message = format!("its change does not apply to {}; it is the branch {branch}", text::list(&files));
+                ended.outcome = Failure::new(FailureKind::Conflict, message).into();
+                change.state = ChangeState::Conflict;
+                change.branch = Some(branch);
+                input = Some(Input::Conflict(ended.job));
+            }
+            Err(error) => {
+                self.say(Message::Stopping(format!("stopping: the change of {name} can't be applied: {error}")));
+                input = Some(Input::OutputBroken);
+            }
+        }
+        ended.change = Some(change.clone());
+        match &self.journal {
+            Some(journal) if change.state != ChangeState::Pending => {
+                let kept = self.kept.clone();
+                let record = self.record(&ended);
+                journal.changed(&ended.clone(), &change, record, move |result| {
+                    let _ = kept.send(News::Applied(ended, result));
+                });
+            }
+            _ => self.say(Message::Ended(ended)),
+        }
+        input
     }
 
     fn journal_broken(&self, error: &JournalError) {
@@ -375,7 +510,7 @@ impl Shell {
         let mut waits = false;
         match self.next(job, &response) {
             Next::Again(again) if self.state.stop_reason().is_none() => {
-                return self.again(job, &again, &response.outcome);
+                return self.again(job, &again, &response);
             }
             // An attempt that a stop prevents, or that no mending came before, is one for the resume.
             Next::Again(_) => waits = !response.may_have_acted,
@@ -392,7 +527,11 @@ impl Shell {
         if turns.is_empty() && !response.answer.transcript.is_empty() {
             turns.push(response.answer);
         }
+        let state = if response.outcome.is_success() { ChangeState::Pending } else { ChangeState::Kept };
+        let change = response.change.map(|change| JobChange { change, state, branch: None });
         let ended = Ended {
+            change,
+            value: response.value,
             job,
             outcome: response.outcome,
             turns,
@@ -406,7 +545,8 @@ impl Shell {
         match &self.journal {
             Some(journal) if waits => {
                 let kept = self.kept.clone();
-                journal.requeue(job, move |result| drop(kept.send(News::Kept(Box::new(ended), result))));
+                let spent = spent(&ended.usage);
+                journal.requeue(job, spent, move |result| drop(kept.send(News::Kept(Box::new(ended), result))));
             }
             _ => self.end(ended),
         }
@@ -444,7 +584,8 @@ impl Shell {
     }
 
     /// Has a job wait for its next attempt.
-    fn again(&mut self, job: usize, again: &Again, outcome: &Outcome) -> Input {
+    fn again(&mut self, job: usize, again: &Again, response: &Response) -> Input {
+        let outcome = &response.outcome;
         let pool = self.plan.jobs[job].pool;
         match again.pool {
             PoolEffect::None => *self.retried.entry(job).or_default() += 1,
@@ -452,7 +593,7 @@ impl Shell {
         }
         if let Some(journal) = &self.journal {
             let kept = self.kept.clone();
-            journal.requeue(job, move |result| {
+            journal.requeue(job, spent(&response.usage), move |result| {
                 if let Err(error) = result {
                     let _ = kept.send(News::NotBegun(error));
                 }
@@ -513,11 +654,38 @@ impl Shell {
         let _ = self.printer.send(message);
     }
 
+    /// Removes the worktrees, which hold nothing any more.
+    async fn leave_workrooms(&self) {
+        let (pools, batch) = (self.rooms.pools.clone(), self.rooms.batch.clone());
+        let passing = self.rooms.passing;
+        let left = tokio::task::spawn_blocking(move || {
+            let mut left = Vec::new();
+            for worktrees in pools.iter().flatten() {
+                match worktrees.remove(&[]) {
+                    Ok(stayed) => {
+                        left.extend(stayed.iter().map(|root| format!("the worktree {} stays", root.display())))
+                    }
+                    Err(error) => left.push(format!("worktrees could not be removed: {error}")),
+                }
+                if passing && let Err(error) = worktrees.repository().forget(&batch) {
+                    left.push(error.to_string());
+                }
+            }
+            crate::workspace::leave(&batch);
+            left
+        });
+        for line in left.await.unwrap_or_default() {
+            self.say(Message::Notice(line));
+        }
+    }
+
     /// Has the last words printed. A printer that is held up is waited for until the next Ctrl-C.
     async fn finish(&self, mut news: UnboundedReceiver<News>) {
         let killed = self.state.is_killed();
         if killed {
             let _ = tokio::time::timeout(LAST_WAIT, self.pools.ended()).await;
+        } else {
+            self.leave_workrooms().await;
         }
         if let Some(journal) = &self.journal
             && !self.state.not_done().is_empty()

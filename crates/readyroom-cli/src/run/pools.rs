@@ -7,6 +7,7 @@ use std::sync::Arc;
 use readyroom::cluster::{Cluster, ClusterOptions, LaunchError, Response, Wait};
 use readyroom::event::TurnId;
 use readyroom::tool::{ContractOptions, Definition};
+use readyroom::workspace::Worktrees;
 use readyroom::{Event, Failure, FailureKind, Job};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedSender;
@@ -96,7 +97,15 @@ impl<N: Send + 'static> Pools<N> {
     }
 
     /// Opens a pool.
-    pub fn open(&mut self, at: usize, pool: &Pool, located: &Located, settings: &Settings, record: Option<PathBuf>) {
+    pub fn open(
+        &mut self,
+        at: usize,
+        pool: &Pool,
+        located: &Located,
+        settings: &Settings,
+        worktrees: Option<Worktrees>,
+        record: Option<PathBuf>,
+    ) {
         let tell = self.teller();
         let home = match settings.isolated_home.then(|| tempfile::Builder::new().prefix("readyroom-home-").tempdir()) {
             Some(Ok(home)) => Some(home),
@@ -117,6 +126,7 @@ impl<N: Send + 'static> Pools<N> {
             wait: Wait::None,
             record,
             one_shot: settings.one_shot,
+            worktrees,
             ..ClusterOptions::default()
         };
         self.slots[at] = Slot::Launching { home, unwanted: false };

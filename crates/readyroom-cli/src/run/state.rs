@@ -36,6 +36,8 @@ pub enum Input {
     Again(usize, PoolEffect),
     /// The wait before a job's next attempt is over.
     Due(usize),
+    /// What a job that succeeded has changed does not apply.
+    Conflict(usize),
     /// A job's outcome and answer have been written.
     Written(usize),
     /// An output can't be written any more.
@@ -271,6 +273,11 @@ impl Run {
                 let run = &mut self.pools[self.pool_of[job]];
                 run.holding.remove(&job);
                 run.due.push_back(job);
+            }
+            Input::Conflict(job) => {
+                self.jobs[job] = JobState::Done(Verdict::Failed);
+                self.failures += 1;
+                self.check_failures(&mut actions);
             }
             Input::Written(_) => self.unwritten = self.unwritten.saturating_sub(1),
             Input::OutputBroken => {

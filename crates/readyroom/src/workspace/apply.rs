@@ -8,7 +8,7 @@ use rustix::fs::FlockOperation;
 use super::WorkspaceError;
 use super::change::{Change, patch};
 use super::git::{self, Git};
-use super::repository::{Repository, Scratch, Snapshot, commit_tree};
+use super::repository::{Repository, Scratch, commit_tree};
 
 /// How often a change is merged anew because files changed between the look at them and the write.
 const TRIES: u32 = 5;
@@ -29,12 +29,12 @@ impl Repository {
     /// # Errors
     /// git failed; nothing was written then.
     pub fn apply(&self, change: &Change) -> Result<Applied, WorkspaceError> {
-        let _alone = self.alone()?;
+        let alone = self.alone()?;
         let theirs = self.commit_of(change)?;
         let mut refused = None;
         for _ in 0..TRIES {
             let now = self.state()?;
-            let merged = match self.merged(&now, &change.base, &theirs)? {
+            let merged = match self.merged(&now.commit, &change.base, &theirs)? {
                 Merge::Clean(tree) => tree,
                 Merge::Conflict(files) => return Ok(Applied::Conflict(files)),
             };
@@ -43,7 +43,7 @@ impl Repository {
             }
             let patch = patch(&self.root, &now.tree, &merged, false)?;
             // It writes nothing unless all of it fits what is there.
-            match self.git(["apply", "--binary", "-"]).input(&patch).bytes() {
+            match self.git(["apply", "--binary", "-"]).input(&patch).holding(&alone).bytes() {
                 Ok(_) => return Ok(Applied::Whole),
                 Err(error) => refused = Some(error),
             }
@@ -57,19 +57,55 @@ impl Repository {
         }
     }
 
-    /// Keeps a change that was not applied as a branch, so that it can be merged by hand.
+    /// Keeps a change that was not applied as a branch, so that it can be merged by hand. The branch's name: where the one that
+    /// was asked for holds something else, a number is added.
     ///
     /// # Errors
-    /// The branch is there already, its name is none, or git failed.
-    pub fn keep_as_branch(&self, name: &str, change: &Change) -> Result<(), WorkspaceError> {
+    /// The name is none, or git failed.
+    pub fn keep_as_branch(&self, name: &str, change: &Change) -> Result<String, WorkspaceError> {
         let commit = self.commit_of(change)?;
-        self.git(["branch", "--no-track", name, &commit]).bytes().map(drop)
+        let mut branch = name.to_owned();
+        let mut more = 1;
+        loop {
+            let tree =
+                self.git(["rev-parse", "--quiet", "--verify", &format!("refs/heads/{branch}^{{tree}}")]).output()?;
+            if !tree.status.success() {
+                self.git(["branch", "--no-track", &branch, &commit]).bytes()?;
+                return Ok(branch);
+            }
+            if tree.stdout.trim_ascii() == change.tree.as_bytes() {
+                return Ok(branch);
+            }
+            more += 1;
+            branch = format!("{name}-{more}");
+        }
     }
 
-    fn merged(&self, now: &Snapshot, base: &str, theirs: &str) -> Result<Merge, WorkspaceError> {
+    /// Makes a commit of a change that was applied, in the caller's name, on what HEAD is now. It holds the change and nothing
+    /// else, whatever edits are not committed; where it rests on such, there is none: `false`. HEAD's branch moves, and
+    /// the index has the changed files as they are in the commit.
+    ///
+    /// # Errors
+    /// The caller has no name, somebody else moved HEAD, or git failed.
+    pub fn commit(&self, change: &Change, message: &str) -> Result<bool, WorkspaceError> {
+        let _alone = self.alone()?;
+        let theirs = self.commit_of(change)?;
+        let head = self.git(["rev-parse", "HEAD^{commit}"]).line()?;
+        let Merge::Clean(tree) = self.merged(&head, &change.base, &theirs)? else { return Ok(false) };
+        if tree == self.git(["rev-parse", "HEAD^{tree}"]).line()? {
+            return Ok(true);
+        }
+        let commit = self.git(["commit-tree", &tree, "-p", &head, "-m", message]).as_caller().line()?;
+        let files = self.difference(&head, &commit)?;
+        self.git(["update-ref", "-m", "readyroom: a job", "HEAD", &commit, &head]).bytes()?;
+        let reset = ["--literal-pathspecs", "reset", "--quiet", "--"];
+        self.git(reset).args(&files).bytes().map(|_| true)
+    }
+
+    fn merged(&self, ours: &str, base: &str, theirs: &str) -> Result<Merge, WorkspaceError> {
         let base = format!("--merge-base={base}");
         let merge = ["merge-tree", "--write-tree", "--name-only", "-z", "--no-messages"];
-        let output = Git::new(&self.root, merge).args([&base, &now.commit, theirs]).output()?;
+        let output = Git::new(&self.root, merge).args([&base, ours, theirs]).output()?;
         let mut words = output.stdout.split(|byte| *byte == 0).filter(|word| !word.is_empty());
         let tree = words.next().map(|tree| String::from_utf8_lossy(tree).trim().to_owned()).unwrap_or_default();
         match output.status.code() {

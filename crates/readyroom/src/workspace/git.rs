@@ -2,6 +2,7 @@
 //! environment of an outer git.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,7 @@ pub(super) struct Git<'a> {
     directory: &'a Path,
     command: Command,
     input: Option<&'a [u8]>,
+    lock: Option<&'a File>,
 }
 
 impl<'a> Git<'a> {
@@ -60,12 +62,23 @@ impl<'a> Git<'a> {
         for who in ["GIT_AUTHOR", "GIT_COMMITTER"] {
             command.env(format!("{who}_NAME"), "readyroom").env(format!("{who}_EMAIL"), "readyroom@localhost");
         }
-        Self { directory, command, input: None }
+        Self { directory, command, input: None, lock: None }
     }
 
     /// With this index instead of the work tree's own.
     pub(super) fn index(mut self, index: &Path) -> Self {
         self.command.env("GIT_INDEX_FILE", index);
+        self
+    }
+
+    /// In the caller's own name, as their settings have it.
+    pub(super) fn as_caller(mut self) -> Self {
+        for who in ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"] {
+            match std::env::var_os(who) {
+                Some(own) => self.command.env(who, own),
+                None => self.command.env_remove(who),
+            };
+        }
         self
     }
 
@@ -81,14 +94,26 @@ impl<'a> Git<'a> {
         self
     }
 
+    /// Keeps a lock that is on this file for as long as git runs, also when this process is gone before. What git prints is lost.
+    pub(super) fn holding(mut self, lock: &'a File) -> Self {
+        self.lock = Some(lock);
+        self
+    }
+
     /// Runs it, whatever its exit status.
     pub(super) fn output(mut self) -> Result<Output, WorkspaceError> {
         let piped = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
-        self.command.stdin(piped).stdout(Stdio::piped()).stderr(Stdio::piped());
-        self.run().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound if self.directory.is_dir() => WorkspaceError::GitMissing,
-            _ => WorkspaceError::Io { path: self.directory.to_owned(), source: error },
-        })
+        self.command.stdin(piped).stderr(Stdio::piped());
+        let stdout = self.lock.map_or_else(|| Ok(Stdio::piped()), |lock| lock.try_clone().map(Stdio::from));
+        stdout
+            .and_then(|stdout| {
+                self.command.stdout(stdout);
+                self.run()
+            })
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound if self.directory.is_dir() => WorkspaceError::GitMissing,
+                _ => WorkspaceError::Io { path: self.directory.to_owned(), source: error },
+            })
     }
 
     fn run(&mut self) -> io::Result<Output> {

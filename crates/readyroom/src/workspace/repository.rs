@@ -1,5 +1,6 @@
 //! The caller's repository, and its state as a commit.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,9 @@ use super::git::{self, Git};
 
 /// The oldest git whose `merge-tree` writes trees.
 const GIT: (u32, u32) = (2, 38);
+
+/// How the name of an index of our own begins; the owner's process id follows.
+const SCRATCH: &str = "readyroom-index-";
 
 /// How much untracked data a snapshot takes along.
 const UNTRACKED: u64 = 1 << 30;
@@ -114,12 +118,63 @@ impl Repository {
         Ok(Snapshot { commit: commit_tree(&self.root, &tree, commit, "the caller's state")?, tree })
     }
 
-    /// Lets go of what [`Repository::snapshot`] kept by this name.
+    /// Lets go of all that is kept below `refs/readyroom/` and this name.
     ///
     /// # Errors
     /// git failed.
-    pub fn forget(&self, keep: &str) -> Result<(), WorkspaceError> {
-        self.git(["update-ref", "-d", &format!("refs/readyroom/{keep}")]).bytes().map(drop)
+    pub fn forget(&self, name: &str) -> Result<(), WorkspaceError> {
+        let below = format!("refs/readyroom/{name}/");
+        let refs = self.git(["for-each-ref", "--format=delete %(refname)", &below]).bytes()?;
+        self.git(["update-ref", "--stdin"]).input(&refs).bytes().map(drop)
+    }
+
+    /// Removes what commands of ours left in the git directory whose owner was killed.
+    ///
+    /// # Errors
+    /// The git directory can't be read.
+    pub fn tidy(&self) -> Result<(), WorkspaceError> {
+        let index = self.git_path("index")?;
+        let directory = index.parent().unwrap_or(&index);
+        let entries =
+            fs::read_dir(directory).map_err(|source| WorkspaceError::Io { path: directory.to_owned(), source })?;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let owner =
+                name.to_str().and_then(|name| name.strip_prefix(SCRATCH)?.split(['-', '.']).next()?.parse().ok());
+            let gone = owner
+                .and_then(rustix::process::Pid::from_raw)
+                .is_some_and(|owner| rustix::process::test_kill_process(owner) == Err(rustix::io::Errno::SRCH));
+            if gone {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of all files in a snapshot, from the top.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn files(&self, of: &Snapshot) -> Result<HashSet<PathBuf>, WorkspaceError> {
+        let listed = self.git(["ls-tree", "-r", "-z", "--name-only", &of.tree]).bytes()?;
+        Ok(listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(git::path).collect())
+    }
+
+    /// The caller's files now, as a tree.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn tree(&self) -> Result<String, WorkspaceError> {
+        tree_of(&self.root)
+    }
+
+    /// The files that differ between two trees, from the top.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn difference(&self, from: &str, to: &str) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let listed = self.git(["diff-tree", "-r", "-z", "--name-only", from, to]).bytes()?;
+        Ok(listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(git::path).collect())
     }
 
     fn check_untracked(&self) -> Result<(), WorkspaceError> {
@@ -169,7 +224,7 @@ pub(super) struct Scratch(pub(super) PathBuf);
 impl Scratch {
     pub(super) fn beside(index: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("readyroom-index-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{SCRATCH}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         Self(index.with_file_name(name))
     }
 }

@@ -122,7 +122,7 @@ fn a_worktree_starts_from_the_callers_files_and_leaves_them_alone() {
     assert_eq!((place.untouched(), place.git(&["status", "--porcelain"])), (before, status));
     assert!(tree.remove(&[]).unwrap());
     assert_eq!(place.git(&["worktree", "list"]).lines().count(), 1);
-    repository.forget("batch/base").unwrap();
+    repository.forget("batch").unwrap();
 }
 
 #[test]
@@ -229,7 +229,8 @@ fn a_change_is_merged_with_the_callers_own_and_never_over_it() {
     assert_eq!(place.read("c.txt"), None, "whole or not at all");
     repository.keep_as_branch("readyroom/batch/1", &clash).unwrap();
     assert_eq!(place.git(&["show", "readyroom/batch/1:c.txt"]), "job\n");
-    assert!(repository.keep_as_branch("readyroom/batch/1", &clash).is_err());
+    assert_eq!(repository.keep_as_branch("readyroom/batch/1", &clash).unwrap(), "readyroom/batch/1", "again");
+    assert_eq!(repository.keep_as_branch("readyroom/batch/1", &top).unwrap(), "readyroom/batch/1-2");
 }
 
 #[test]

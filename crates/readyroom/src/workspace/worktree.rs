@@ -29,9 +29,9 @@ impl Worktree {
             fs::create_dir_all(parent).map_err(|source| WorkspaceError::Io { path: parent.to_owned(), source })?;
         }
         // Locked, so that a `git worktree prune` of the caller's does not take it for one that is forgotten.
-        Git::new(&repository.root, ["worktree", "add", "--quiet", "--detach", "--lock", "--reason", "readyroom"])
-            .args([root.as_os_str(), base.commit.as_ref()])
-            .bytes()?;
+        // By force, since one whose making was cut short may be known there and be nowhere.
+        let add = ["worktree", "add", "--quiet", "--force", "--force", "--detach", "--lock", "--reason", "readyroom"];
+        Git::new(&repository.root, add).args([root.as_os_str(), base.commit.as_ref()]).bytes()?;
         Ok(Self { root: root.to_owned(), repository: repository.clone(), base: base.clone() })
     }
 

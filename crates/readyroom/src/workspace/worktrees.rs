@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::git::{self, Git};
 use super::{Repository, Snapshot, WorkspaceError, Worktree};
 
@@ -12,7 +14,8 @@ use super::{Repository, Snapshot, WorkspaceError, Worktree};
 const INCLUDE: &str = ".worktreeinclude";
 
 /// How something that git ignores comes into a worktree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Bring {
     /// As a copy, which shares its blocks where the file system can.
     Copy,
@@ -87,7 +90,15 @@ impl Worktrees {
                 there.reset(&[])?;
                 there
             }
-            None => Worktree::create(&self.repository, &root, &self.base)?,
+            None => {
+                // One that git does not know was being made or removed when its owner died.
+                match fs::remove_dir_all(&root) {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                        return Err(WorkspaceError::Io { path: root, source });
+                    }
+                    _ => Worktree::create(&self.repository, &root, &self.base)?,
+                }
+            }
         };
         for (path, bring) in self.all_brought()? {
             let (from, to) = (self.repository.root.join(&path), root.join(&path));
@@ -113,6 +124,28 @@ impl Worktrees {
             all.extend(names.map(|name| (git::path(name.strip_suffix(b"/").unwrap_or(name)), Bring::Copy)));
         }
         Ok(all)
+    }
+
+    /// Removes those that an owner left who was killed. What one held besides its base is kept as a commit, below
+    /// `refs/readyroom/` and this name; how many were kept.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn salvage(&self, name: &str) -> Result<usize, WorkspaceError> {
+        let mut kept = 0;
+        for worktree in Worktree::left_below(&self.repository, &self.place, &self.base)? {
+            match worktree.change()? {
+                Some(change) => {
+                    let short = change.commit.get(..12).unwrap_or(&change.commit);
+                    let name = format!("refs/readyroom/{name}/{short}");
+                    self.repository.git(["update-ref", &name, &change.commit]).bytes()?;
+                    kept += 1;
+                    worktree.remove(&[&change.tree])?;
+                }
+                None => drop(worktree.remove(&[])?),
+            }
+        }
+        Ok(kept)
     }
 
     /// Removes those that hold nothing but their base or a tree that was recorded. The others, which stay, are returned.
