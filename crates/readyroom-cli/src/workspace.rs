@@ -126,6 +126,9 @@ impl Workspaces {
                 bases.push(None);
                 continue;
             };
+            if wishes.commit.is_some() {
+                repository.check_identity().context("--commit has no name to commit in")?;
+            }
             let base = match taken.get(repository.root()) {
                 Some(base) => base.clone(),
                 None => {

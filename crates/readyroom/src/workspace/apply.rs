@@ -102,6 +102,17 @@ impl Repository {
         self.git(reset).args(&files).bytes().map(|_| true)
     }
 
+    /// Makes sure that [`Self::commit`] has a name to commit in.
+    ///
+    /// # Errors
+    /// The caller has none.
+    pub fn check_identity(&self) -> Result<(), WorkspaceError> {
+        for identity in ["GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"] {
+            self.git(["var", identity]).as_caller().bytes()?;
+        }
+        Ok(())
+    }
+
     fn merged(&self, ours: &str, base: &str, theirs: &str) -> Result<Merge, WorkspaceError> {
         let base = format!("--merge-base={base}");
         let merge = ["merge-tree", "--write-tree", "--name-only", "-z", "--no-messages"];
