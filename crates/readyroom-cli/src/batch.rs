@@ -15,6 +15,7 @@ use readyroom::workspace::{Applied, Repository};
 use readyroom::{Context, FailureKind, Outcome, Permissions, Routing, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::args::{ApplyArg, RunArgs};
 use crate::plan::{Plan, Planned, PoolKind};
@@ -22,6 +23,9 @@ use crate::report::{Ended, JobChange, text};
 use crate::say;
 use crate::settings::Settings;
 use crate::workspace::Workspaces;
+
+/// What helps where the journal can't be used.
+const ADVICE: &str = "--no-journal runs without it";
 
 /// What all jobs of a batch have in common, as it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,25 +107,20 @@ impl Journal {
     /// The journal can't be used; what `workspaces` says.
     pub fn create(
         path: Option<&Path>,
+        id: Option<&str>,
         recipe: &mut Recipe,
         plan: &Plan,
         workspaces: impl FnOnce(&str) -> anyhow::Result<Option<Workspaces>>,
     ) -> anyhow::Result<Self> {
-        let mut store = open(path)?;
-        let job = |planned: &Planned| -> anyhow::Result<NewJob> {
-            let mut spec = planned.clone();
-            // A resume may be typed elsewhere.
-            spec.output = spec.output.map(std::path::absolute).transpose()?;
-            Ok(NewJob { id: planned.key(), spec: serde_json::to_value(spec)? })
-        };
+        let mut store = open(path).context(ADVICE)?;
         let batch = NewBatch {
-            id: None,
+            id: id.map(str::to_owned),
             directory: here()?,
             title: title(plan),
             spec: serde_json::to_value(&*recipe)?,
-            jobs: plan.jobs.iter().map(job).collect::<Result<_, _>>()?,
+            jobs: plan.jobs.iter().map(new_job).collect::<Result<_, _>>()?,
         };
-        let id = store.create(&batch)?;
+        let id = store.create(&batch).context(ADVICE)?;
         let lease = Lease::take(store.path(), &id)?;
         match workspaces(&id) {
             Ok(workspaces) => recipe.workspaces = workspaces,
@@ -131,7 +130,7 @@ impl Journal {
             }
         }
         if recipe.workspaces.is_some() {
-            store.extend(&id, &serde_json::to_value(&*recipe)?, &[])?;
+            store.extend(&id, &serde_json::to_value(&*recipe)?, &[], &[])?;
         }
         let writer = Arc::new(Writer::start(store, lease)?);
         Ok(Self { writer, batch: id, places: (0..plan.jobs.len()).collect() })
@@ -249,14 +248,113 @@ pub fn resume(
     wishes: Wishes,
     instances: Option<usize>,
 ) -> anyhow::Result<Resumed> {
-    let mut store = open(path)?;
+    let store = open(path)?;
     let batch = find(&store, batch)?;
     let lease = Lease::take(store.path(), &batch.id)?;
     let recipe: Recipe = serde_json::from_value(batch.spec).with_context(|| format!("batch {}", batch.id))?;
+    let instances = instances.unwrap_or(recipe.instances);
+    go_on(store, lease, &batch.id, recipe, wishes, instances)
+}
+
+/// Runs a batch of this name: a new one, or the jobs of `plan` that it does not have yet, and those of it that were never run. With
+/// `changed` also those whose files are not as their last end left them. `workspaces` makes what jobs start from.
+///
+/// # Errors
+/// Somebody else runs it, the journal can't be used; what `workspaces` says.
+pub fn repeat(
+    path: Option<&Path>,
+    name: &str,
+    mut recipe: Recipe,
+    plan: &Plan,
+    changed: bool,
+    workspaces: impl FnOnce(&str, &[PoolKind]) -> anyhow::Result<Option<Workspaces>>,
+) -> anyhow::Result<Resumed> {
+    let mut store = open(path)?;
+    let batch = match store.batch(name) {
+        Ok(batch) => batch,
+        Err(JournalError::NoBatch { .. }) => {
+            let kinds = recipe.kinds.clone();
+            let journal = Journal::create(path, Some(name), &mut recipe, plan, |batch| workspaces(batch, &kinds))?;
+            return Ok(Resumed { recipe, plan: plan.clone(), journal, lost: Vec::new(), conflicts: 0 });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let lease = Lease::take(store.path(), name)?;
+    let old: Recipe = serde_json::from_value(batch.spec).with_context(|| format!("batch {name}"))?;
+    // Its jobs name their kinds by place.
+    let added = std::mem::replace(&mut recipe.kinds, old.kinds);
+    let known = store.jobs(name)?;
+    let (mut again, mut new) = (Vec::new(), Vec::new());
+    for planned in &plan.jobs {
+        let kind = &added[planned.pool];
+        let mut planned = planned.clone();
+        planned.pool = recipe.kinds.iter().position(|old| old == kind).unwrap_or_else(|| {
+            recipe.kinds.push(kind.clone());
+            recipe.kinds.len() - 1
+        });
+        let key = planned.key();
+        match known.iter().find(|job| job.id == key) {
+            Some(job) => {
+                let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
+                if changed && ended && job.outcome.as_ref().is_some_and(|outcome| !as_left(outcome, kind)) {
+                    planned.number = job.place + 1;
+                    again.push((job.place, new_job(&planned)?.spec));
+                }
+            }
+            None => {
+                planned.number = known.len() + new.len() + 1;
+                new.push(new_job(&planned)?);
+            }
+        }
+    }
+    store.extend(name, &serde_json::to_value(&recipe)?, &again, &new)?;
+    recipe.workspaces = workspaces(name, &recipe.kinds)?;
+    store.extend(name, &serde_json::to_value(&recipe)?, &[], &[])?;
+    let instances = recipe.instances;
+    go_on(store, lease, name, recipe, Wishes::default(), instances)
+}
+
+/// A job as it is kept.
+fn new_job(planned: &Planned) -> anyhow::Result<NewJob> {
+    let mut spec = planned.clone();
+    // A resume may be typed elsewhere.
+    spec.output = spec.output.map(std::path::absolute).transpose()?;
+    Ok(NewJob { id: planned.key(), spec: serde_json::to_value(spec)? })
+}
+
+/// Each file of a job as its end left it: its content's hash, or nothing where it is gone.
+pub fn left(files: &[PathBuf], directory: &Path) -> Value {
+    let one = |file: &PathBuf| {
+        let hash = std::fs::read(directory.join(file)).ok().map(|content| hex(&Sha256::digest(content)));
+        (file.to_string_lossy().into_owned(), hash.map_or(Value::Null, Value::String))
+    };
+    Value::Object(files.iter().map(one).collect())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether the files of a job are as its outcome says that it left them.
+fn as_left(outcome: &Value, kind: &PoolKind) -> bool {
+    let files: Vec<PathBuf> =
+        outcome["left"].as_object().into_iter().flat_map(|left| left.keys().map(PathBuf::from)).collect();
+    outcome["left"].is_null() || left(&files, &kind.directory) == outcome["left"]
+}
+
+/// Goes on with a batch that is ours.
+fn go_on(
+    mut store: Store,
+    lease: Lease,
+    batch: &str,
+    recipe: Recipe,
+    wishes: Wishes,
+    instances: usize,
+) -> anyhow::Result<Resumed> {
     let (mut jobs, mut places, mut lost, mut entries) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for job in store.jobs(&batch.id)? {
+    for job in store.jobs(batch)? {
         let planned: Planned =
-            serde_json::from_value(job.spec).with_context(|| format!("job {} of batch {}", job.id, batch.id))?;
+            serde_json::from_value(job.spec).with_context(|| format!("job {} of batch {batch}", job.id))?;
         let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
         // What can change nothing, or nothing but a worktree that is brought back, does no harm when it is done twice.
         let safe = match kind.permissions {
@@ -270,7 +368,7 @@ pub fn resume(
                 jobs.push(planned);
             }
             Next::Lose => {
-                entries.push(Entry::Lost { batch: batch.id.clone(), place: job.place });
+                entries.push(Entry::Lost { batch: batch.to_owned(), place: job.place });
                 lost.push(job.id);
             }
             Next::Leave if job.state == JobState::Lost => lost.push(job.id),
@@ -278,10 +376,10 @@ pub fn resume(
         }
     }
     store.enter(&entries)?;
-    let conflicts = take_up(&mut store, &batch.id, &recipe)?;
-    let plan = Plan::assemble(jobs, &recipe.kinds, instances.unwrap_or(recipe.instances));
+    let conflicts = take_up(&mut store, batch, &recipe)?;
+    let plan = Plan::assemble(jobs, &recipe.kinds, instances);
     let writer = Arc::new(Writer::start(store, lease)?);
-    Ok(Resumed { recipe, plan, journal: Journal { writer, batch: batch.id, places }, lost, conflicts })
+    Ok(Resumed { recipe, plan, journal: Journal { writer, batch: batch.to_owned(), places }, lost, conflicts })
 }
 
 /// Brings in order what an owner who was killed left of a batch's worktrees, and applies what was to be applied. How many changes
@@ -361,6 +459,10 @@ pub fn apply(
                     "retryable": kind.retryable(), "origin": kind.origin(),
                 });
                 entries.push(entry(JobState::Failed, outcome));
+            } else if state == ChangeState::Applied && outcome["failure"]["kind"] == FailureKind::Conflict.name() {
+                outcome["outcome"] = "succeeded".into();
+                outcome["failure"] = Value::Null;
+                entries.push(entry(JobState::Succeeded, outcome));
             } else {
                 entries.push(entry(job.state, outcome));
             }
@@ -368,6 +470,25 @@ pub fn apply(
         store.enter(&entries)?;
     }
     Ok(conflicts)
+}
+
+/// Removes what is kept of a batch outside of the journal: worktrees that its owner left, and its refs. What could not be removed,
+/// in sentences.
+pub fn clear(batch: &Batch) -> Vec<String> {
+    let mut problems = Vec::new();
+    let Ok(recipe) = serde_json::from_value::<Recipe>(batch.spec.clone()) else { return problems };
+    let Some(workspaces) = &recipe.workspaces else { return problems };
+    for (at, kind) in recipe.kinds.iter().enumerate() {
+        let cleared = workspaces.of(&batch.id, at, kind).and_then(|worktrees| {
+            let Some(worktrees) = worktrees else { return Ok(()) };
+            worktrees.salvage(&format!("{}/left", batch.id))?;
+            worktrees.remove(&[])?;
+            Ok(worktrees.repository().forget(&batch.id)?)
+        });
+        problems.extend(cleared.err().map(|error| format!("{error:#}")));
+    }
+    crate::workspace::leave(&batch.id);
+    problems
 }
 
 /// The branch for a change that does not apply.

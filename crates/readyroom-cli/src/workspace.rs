@@ -115,14 +115,15 @@ impl Workspaces {
     ///
     /// # Errors
     /// A repository can't be used, or a file that a job is to work on is not in it.
-    pub fn take(args: &RunArgs, plan: &Plan, batch: &str) -> anyhow::Result<Self> {
+    pub fn take(args: &RunArgs, kinds: &[PoolKind], plan: &Plan, batch: &str) -> anyhow::Result<Self> {
         let mut taken: HashMap<PathBuf, Snapshot> = HashMap::new();
         let mut bases = Vec::new();
         let wishes = &args.workspace;
         let mut brought = Vec::new();
-        for pool in &plan.pools {
-            let Some(repository) = &pool.kind.worktree.then(|| Repository::open(&pool.kind.directory)).transpose()?
-            else {
+        for kind in kinds {
+            // One that an earlier run of the batch used may be gone.
+            let wanted = kind.worktree && kind.directory.is_dir();
+            let Some(repository) = &wanted.then(|| Repository::open(&kind.directory)).transpose()? else {
                 bases.push(None);
                 continue;
             };
@@ -138,12 +139,13 @@ impl Workspaces {
                     base
                 }
             };
-            for path in bring(wishes, repository, &pool.kind)? {
+            for path in bring(wishes, repository, kind)? {
                 if !brought.contains(&path) {
                     brought.push(path);
                 }
             }
-            check_files(plan, pool.jobs.iter().copied(), repository, &base, &pool.kind, &brought)?;
+            let jobs = plan.pools.iter().filter(|pool| pool.kind == *kind).flat_map(|pool| pool.jobs.iter().copied());
+            check_files(plan, jobs, repository, &base, kind, &brought)?;
             bases.push(Some(base));
         }
         let text = |word: &std::ffi::OsString| crate::plan::text(word, "commit message");

@@ -92,17 +92,39 @@ pub enum BatchCommand {
         #[arg(long, value_name = "KIND")]
         kind: Option<String>,
     },
-    /// Removes a batch.
+    /// Brings changes of a batch to your files that are not there: all that are pending or did not apply, or those of these jobs.
+    #[command(
+        after_help = "Examples:\n  readyroom batch apply 20260301-101500\n  readyroom batch apply 20260301-101500 src/a.py"
+    )]
+    Apply {
+        /// The batch.
+        batch: String,
+        /// Jobs; also such that did not succeed.
+        jobs: Vec<String>,
+    },
+    /// Stops a batch, wherever it runs, and takes out of it what has not run: a resume leaves that alone.
+    #[command(after_help = "Example:\n  readyroom batch cancel 20260301-101500")]
+    Cancel {
+        /// The batch.
+        batch: String,
+    },
+    /// Removes a batch, unless it holds changes that are not in your files.
     #[command(after_help = "Example:\n  readyroom batch rm 20260301-101500")]
     Rm {
         /// The batch.
         batch: String,
+        /// Also one that holds changes that are not in your files.
+        #[arg(long)]
+        force: bool,
     },
-    /// Removes batches that are done and older than this.
+    /// Removes batches that are done and older than this, but for those that hold changes that are not in your files.
     #[command(after_help = "Example:\n  readyroom batch prune --older-than 30d")]
     Prune {
         /// How old: 30d, 12h.
         #[arg(long, value_name = "AGE", value_parser = age)]
         older_than: Duration,
+        /// Also those that hold changes that are not in your files.
+        #[arg(long)]
+        force: bool,
     },
 }

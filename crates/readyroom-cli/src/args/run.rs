@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::{
-    ContextArg, Deadline, Limit, MaxFailures, OnLimit, PermissionsArg, RoutingArg, duration, instances,
+    ContextArg, Deadline, Limit, MaxFailures, OnLimit, PermissionsArg, RoutingArg, batch_name, duration, instances,
 };
 use super::workspace::{CheckArgs, WorkspaceArgs};
 
@@ -157,6 +157,14 @@ pub struct RunArgs {
     /// Keeps no journal: what is stopped can't be resumed
     #[arg(long, conflicts_with = "journal")]
     pub no_journal: bool,
+
+    /// Names the batch. Where there is one of this name, runs only the inputs that it does not have, and what it never ran
+    #[arg(long, value_name = "NAME", value_parser = batch_name, conflicts_with = "no_journal")]
+    pub batch: Option<String>,
+
+    /// With --batch: also runs inputs again whose file is not as their last run left it
+    #[arg(long, requires = "batch")]
+    pub rerun_changed: bool,
 
     /// Reads a tool definition from FILE, over all others; repeatable
     #[arg(long = "tools", value_name = "FILE")]

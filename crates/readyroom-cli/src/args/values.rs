@@ -80,6 +80,27 @@ impl FromStr for Deadline {
     }
 }
 
+/// Parses a batch's name, which also names files, branches and refs.
+///
+/// # Errors
+/// A sentence that says what is allowed.
+pub fn batch_name(text: &str) -> Result<String, String> {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    let good = text.starts_with(|letter: char| letter.is_ascii_alphanumeric())
+        && text.chars().all(plain)
+        && text.len() <= 64
+        && !text.contains("..")
+        && !text.ends_with('.')
+        && !text.ends_with(".lock");
+    match good {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("a batch's name is up to 64 letters, digits, `-`, `_` and `.`, and begins with a letter or digit"
+                .into())
+        }
+    }
+}
+
 /// Parses an age: as [`duration`], and zero.
 ///
 /// # Errors

@@ -45,7 +45,7 @@ pub struct WorkspaceArgs {
     pub in_order: bool,
 
     /// Makes a commit of each change that is brought to your files; placeholders as in PROMPT
-    #[arg(long, value_name = "MESSAGE", num_args = 0..=1, default_missing_value = "readyroom: {}")]
+    #[arg(long, value_name = "MESSAGE", num_args = 0..=1, require_equals = true, default_missing_value = "readyroom: {}")]
     pub commit: Option<OsString>,
 
     /// Copies something that git ignores into each worktree (node_modules, .venv, .env); repeatable. What a

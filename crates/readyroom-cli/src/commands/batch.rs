@@ -1,16 +1,22 @@
 //! `readyroom batch`: what the journal knows of batches.
 
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use readyroom::journal::{Batch, Job, JobState, Lease, Store};
+use readyroom::journal::{Batch, ChangeState, Entry, Job, JobState, JournalError, Lease, Store};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use super::tools::{Screen, Table};
 use crate::args::{BatchArgs, BatchCommand};
-use crate::batch::{find, open};
+use crate::batch::{self, Recipe, clear, find, open};
 use crate::exit::ExitStatus;
+use crate::report::text;
 use crate::say;
+
+/// How long whoever runs a batch has to stop.
+const STOPPING: Duration = Duration::from_secs(60);
 
 /// Runs `batch`.
 ///
@@ -41,13 +47,32 @@ pub fn run(args: &BatchArgs) -> anyhow::Result<ExitStatus> {
             };
             results(store.jobs(&batch.id)?.iter().filter(|job| wanted(job)), args.json, &mut out)?;
         }
-        BatchCommand::Rm { batch } => remove(&mut store, batch)?,
-        BatchCommand::Prune { older_than } => {
+        BatchCommand::Apply { batch, jobs } => return apply(&mut store, batch, jobs),
+        BatchCommand::Cancel { batch } => {
+            let dropped = cancel(&mut store, batch)?;
+            say::stderr(&format!("{} will not run", text::count(dropped, "job")));
+        }
+        BatchCommand::Rm { batch, force } => {
+            let batch = store.batch(batch)?;
+            if !force && store.unapplied(&batch.id)? > 0 {
+                bail!(
+                    "batch {0} holds changes that are not in your files; `readyroom batch apply {0}` brings them there, and \
+                     --force removes it all the same",
+                    batch.id
+                );
+            }
+            remove(&mut store, &batch)?;
+        }
+        BatchCommand::Prune { older_than, force } => {
             let before = jiff::Timestamp::now() - jiff::SignedDuration::try_from(*older_than)?;
             let done =
                 |batch: &Batch| [JobState::Queued, JobState::Running].iter().all(|state| batch.states.of(*state) == 0);
             for batch in store.batches()?.iter().filter(|batch| batch.created < before && done(batch)) {
-                remove(&mut store, &batch.id)?;
+                if !force && store.unapplied(&batch.id)? > 0 {
+                    say::stderr(&format!("{} is kept: it holds changes that are not in your files", batch.id));
+                    continue;
+                }
+                remove(&mut store, batch)?;
                 writeln!(out, "{}", batch.id)?;
             }
         }
@@ -56,11 +81,51 @@ pub fn run(args: &BatchArgs) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Success)
 }
 
-/// Takes a batch out, unless somebody runs it.
-fn remove(store: &mut Store, batch: &str) -> anyhow::Result<()> {
-    store.batch(batch)?;
-    let _lease = Lease::take(store.path(), batch)?;
-    Ok(store.remove(batch)?)
+/// Takes a batch out with all that is kept of it, unless somebody runs it.
+fn remove(store: &mut Store, batch: &Batch) -> anyhow::Result<()> {
+    let _lease = Lease::take(store.path(), &batch.id)?;
+    for problem in clear(batch) {
+        say::stderr(&problem);
+    }
+    Ok(store.remove(&batch.id)?)
+}
+
+fn apply(store: &mut Store, batch: &str, jobs: &[String]) -> anyhow::Result<ExitStatus> {
+    let batch = store.batch(batch)?;
+    let _lease = Lease::take(store.path(), &batch.id)?;
+    let recipe: Recipe = serde_json::from_value(batch.spec)?;
+    let known: Vec<String> = store.jobs(&batch.id)?.into_iter().map(|job| job.id).collect();
+    if let Some(unknown) = jobs.iter().find(|job| !known.contains(job)) {
+        bail!("batch {0} has no job {unknown:?}; `readyroom batch show {0}` lists them", batch.id);
+    }
+    let conflicts = batch::apply(store, &batch.id, &recipe, |id, recorded| match recorded.state {
+        ChangeState::Applied => false,
+        ChangeState::Kept => jobs.iter().any(|job| job == id),
+        ChangeState::Pending | ChangeState::Conflict => jobs.is_empty() || jobs.iter().any(|job| job == id),
+    })?;
+    Ok(if conflicts == 0 { ExitStatus::Success } else { ExitStatus::SomeFailed })
+}
+
+/// Has whoever runs the batch stop, and drops what was not run. How many jobs that were.
+fn cancel(store: &mut Store, batch: &str) -> anyhow::Result<usize> {
+    let batch = store.batch(batch)?;
+    if let Some(pid) = Lease::holder(store.path(), &batch.id).and_then(|holder| Pid::from_raw(holder.pid.cast_signed()))
+    {
+        rustix::process::kill_process(pid, Signal::TERM)?;
+    }
+    let until = Instant::now() + STOPPING;
+    let _lease = loop {
+        match Lease::take(store.path(), &batch.id) {
+            Err(JournalError::Held { .. }) if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
+            taken => break taken?,
+        }
+    };
+    let jobs = store.jobs(&batch.id)?;
+    let open = |job: &&Job| !matches!(job.state, JobState::Succeeded | JobState::Failed | JobState::Dropped);
+    let drop = |job: &Job| Entry::Dropped { batch: batch.id.clone(), place: job.place };
+    let entries: Vec<Entry> = jobs.iter().filter(open).map(drop).collect();
+    store.enter(&entries)?;
+    Ok(entries.len())
 }
 
 fn list(batches: &[Batch], as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<()> {

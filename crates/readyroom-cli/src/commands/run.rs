@@ -31,7 +31,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     plan.check_names()?;
     let registry = registry(args.directory.as_deref().unwrap_or(Path::new(".")), &args.tool_files)?;
     let located = locate(&plan, &registry)?;
-    let contracts = contracts(&plan, &located, &settings)?;
+    let contracts_found = contracts(&plan, &located, &settings)?;
     if settings.verbosity > Verbosity::Quiet {
         for ignored in registry.ignored() {
             say::stderr(&format!(
@@ -41,7 +41,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
         }
     }
     if args.dry_run {
-        say::stdout(dry_run::describe(&plan, &contracts, &settings).as_bytes())?;
+        say::stdout(dry_run::describe(&plan, &contracts_found, &settings).as_bytes())?;
         return Ok(ExitStatus::Success);
     }
     if plan.jobs.is_empty() {
@@ -50,16 +50,25 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     let json = args.json.as_deref().map(|path| JsonSink::open(path, false)).transpose()?;
     output::prepare(&plan)?;
     let worktrees = plan.pools.iter().any(|pool| pool.kind.worktree);
-    let take = |batch: &str| worktrees.then(|| Workspaces::take(args, &plan, batch)).transpose();
+    let take =
+        |batch: &str, kinds: &[PoolKind]| worktrees.then(|| Workspaces::take(args, kinds, &plan, batch)).transpose();
     if args.no_journal || plan.jobs.is_empty() {
         let batch = format!("run-{}", std::process::id());
-        let workspaces = take(&batch)?;
-        let rooms = rooms(workspaces.as_ref(), &plan, &plan.kinds(), batch, true)?;
+        let kinds = plan.kinds();
+        let workspaces = take(&batch, &kinds)?;
+        let rooms = rooms(workspaces.as_ref(), &plan, &kinds, batch, true)?;
         return start(plan, settings, located, json, None, rooms);
     }
     let mut recipe = Recipe::of(args, &plan, &settings)?;
-    let journal = Journal::create(args.journal.as_deref(), &mut recipe, &plan, take)?;
-    let rooms = rooms(recipe.workspaces.as_ref(), &plan, &recipe.kinds, journal.batch().into(), false)?;
+    if let Some(name) = &args.batch {
+        let resumed = batch::repeat(args.journal.as_deref(), name, recipe, &plan, args.rerun_changed, take)?;
+        let located = locate(&resumed.plan, &registry)?;
+        contracts(&resumed.plan, &located, &settings)?;
+        return go_on(resumed, settings, located, json);
+    }
+    let kinds = recipe.kinds.clone();
+    let journal = Journal::create(args.journal.as_deref(), None, &mut recipe, &plan, |batch| take(batch, &kinds))?;
+    let rooms = rooms(recipe.workspaces.as_ref(), &plan, &kinds, journal.batch().into(), false)?;
     start(plan, settings, located, json, Some(journal), rooms)
 }
 
@@ -92,21 +101,32 @@ fn rooms(
 /// There is none, somebody else runs it, its tools or definitions are gone.
 pub fn resume(args: &ResumeArgs) -> anyhow::Result<ExitStatus> {
     let wishes = Wishes { failed: args.failed, lost: args.lost };
-    let Resumed { recipe, plan, journal, lost, conflicts } =
-        batch::resume(args.journal.as_deref(), args.batch.as_deref(), wishes, args.instances)?;
-    let settings = Settings::resumed(&recipe, args, &plan, Terminal::look());
-    let located = locate(&plan, &registry(&recipe.directory, &recipe.tool_files)?)?;
-    contracts(&plan, &located, &settings)?;
+    let resumed = batch::resume(args.journal.as_deref(), args.batch.as_deref(), wishes, args.instances)?;
+    let settings = Settings::resumed(&resumed.recipe, args, &resumed.plan, Terminal::look());
+    let located = locate(&resumed.plan, &registry(&resumed.recipe.directory, &resumed.recipe.tool_files)?)?;
+    contracts(&resumed.plan, &located, &settings)?;
+    let json = args.json.as_deref().map(|path| JsonSink::open(path, true)).transpose()?;
+    go_on(resumed, settings, located, json)
+}
+
+/// Runs what is left of a batch.
+fn go_on(
+    resumed: Resumed,
+    settings: Settings,
+    located: Vec<Located>,
+    json: Option<JsonSink>,
+) -> anyhow::Result<ExitStatus> {
+    let Resumed { recipe, plan, journal, lost, conflicts } = resumed;
     for id in &lost {
         say::stderr(&format!(
             "{id} may have run when its run ended, and is left; `readyroom resume --lost` runs it again"
         ));
     }
     if plan.jobs.is_empty() {
+        crate::workspace::leave(journal.batch());
         say::stderr(&format!("batch {}: nothing is left to run", journal.batch()));
         return Ok(if lost.is_empty() && conflicts == 0 { ExitStatus::Success } else { ExitStatus::SomeFailed });
     }
-    let json = args.json.as_deref().map(|path| JsonSink::open(path, true)).transpose()?;
     output::prepare(&plan)?;
     let rooms = rooms(recipe.workspaces.as_ref(), &plan, &recipe.kinds, journal.batch().into(), false)?;
     let status = start(plan, settings, located, json, Some(journal), rooms)?;

@@ -1,90 +1,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use readyroom::{Answer, Failure};
+use readyroom::workspace::{Change, Edit, EditKind};
+use readyroom::{Answer, Failure, Schema};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::report::view::tests::plan;
 
-/// What is wrong with `value` by `schema`, of the few keywords that our schema uses. Any other keyword is an error, so
-/// that nothing in the schema goes unchecked.
-fn mistakes(root: &Value, schema: &Value, value: &Value, at: &str, out: &mut Vec<String>) {
-    for (keyword, rule) in schema.as_object().unwrap() {
-        match keyword.as_str() {
-            "$schema" | "$id" | "$defs" | "title" | "description" => {}
-            "$ref" => {
-                let name = rule.as_str().unwrap().strip_prefix("#/$defs/").unwrap();
-                mistakes(root, &root["$defs"][name], value, at, out);
-            }
-            "type" => {
-                let is = |name: &str| match name {
-                    "null" => value.is_null(),
-                    "object" => value.is_object(),
-                    "array" => value.is_array(),
-                    "string" => value.is_string(),
-                    "boolean" => value.is_boolean(),
-                    "integer" => value.is_u64() || value.is_i64(),
-                    "number" => value.is_number(),
-                    other => panic!("unknown type {other}"),
-                };
-                let fits = match rule {
-                    Value::Array(names) => names.iter().any(|name| is(name.as_str().unwrap())),
-                    name => is(name.as_str().unwrap()),
-                };
-                if !fits {
-                    out.push(format!("{at}: {value} is no {rule}"));
-                }
-            }
-            "const" if value != rule => out.push(format!("{at}: {value} is not {rule}")),
-            "const" => {}
-            "enum" if !rule.as_array().unwrap().contains(value) => out.push(format!("{at}: {value} not in {rule}")),
-            "enum" => {}
-            "minimum" if value.as_f64().is_some_and(|value| value < rule.as_f64().unwrap()) => {
-                out.push(format!("{at}: {value} is below {rule}"));
-            }
-            "minimum" => {}
-            "required" => {
-                for name in rule.as_array().unwrap() {
-                    if value.is_object() && value.get(name.as_str().unwrap()).is_none() {
-                        out.push(format!("{at}: {name} is missing"));
-                    }
-                }
-            }
-            "properties" => {
-                for (name, field) in value.as_object().into_iter().flatten() {
-                    match rule.get(name) {
-                        Some(schema) => mistakes(root, schema, field, &format!("{at}.{name}"), out),
-                        None => out.push(format!("{at}: {name} is not described")),
-                    }
-                }
-            }
-            "additionalProperties" => assert_eq!(rule, false),
-            "items" => {
-                for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-                    mistakes(root, rule, item, &format!("{at}[{index}]"), out);
-                }
-            }
-            "anyOf" => {
-                let fits = rule.as_array().unwrap().iter().any(|schema| {
-                    let mut inner = Vec::new();
-                    mistakes(root, schema, value, at, &mut inner);
-                    inner.is_empty()
-                });
-                if !fits {
-                    out.push(format!("{at}: {value} fits none of {rule}"));
-                }
-            }
-            other => panic!("{at}: the checker does not know the keyword {other}"),
-        }
-    }
-}
-
+/// What is wrong with a line by our schema; the empty list: nothing.
 fn check(line: &Value) -> Vec<String> {
-    let schema: Value = serde_json::from_str(include_str!("../../../../docs/outcome.schema.json")).unwrap();
-    let mut out = Vec::new();
-    mistakes(&schema, &schema, line, "line", &mut out);
-    out
+    let schema = serde_json::from_str(include_str!("../../../../docs/outcome.schema.json")).unwrap();
+    Schema::new(schema).unwrap().find(&line.to_string()).err().into_iter().collect()
 }
 
 fn line(ended: &Ended) -> Value {
@@ -99,6 +26,16 @@ fn success() -> Ended {
     ended.timings.turn = Duration::from_millis(1500);
     ended.proof = Some(Proof::Acknowledged("cleared".into()));
     ended.usage.input_tokens = Some(5);
+    ended.value = Some(json!([1]));
+    let edit = Edit { kind: EditKind::Renamed, path: "b.py".into(), from: Some("c.py".into()) };
+    let change = Change {
+        base: "0123".into(),
+        commit: "4567".into(),
+        tree: "89ab".into(),
+        edits: vec![edit],
+        patch: b"secret".to_vec(),
+    };
+    ended.change = Some(JobChange { change, state: ChangeState::Conflict, branch: Some("b".into()) });
     ended.turns.push(Answer {
         text: Text::from(vec![0xff]),
         transcript: "all".into(),
@@ -146,6 +83,13 @@ fn a_line_says_what_happened() {
     assert_eq!(value["turns"][0]["denials"], json!(["write x"]));
     assert_eq!(value["seconds"]["turn"], 1.5);
     assert_eq!(value["proof"], json!({"acknowledged": "cleared"}));
+    assert_eq!(
+        value["change"],
+        json!({
+            "state": "conflict", "branch": "b", "base": "0123",
+            "files": [{"kind": "renamed", "path": "b.py", "from": "c.py"}],
+        })
+    );
     let timed_out = line(&Ended::unstarted(
         0,
         Outcome::TimedOut { after: Duration::from_secs(90), evidence: "429, retrying".into() },
@@ -164,6 +108,7 @@ fn the_checker_finds_planted_mistakes() {
         ("/answer", json!(5)),
         ("/seconds", json!({"turn": 1.0})),
         ("/turns/0/denials", json!([1])),
+        ("/change/files/0/kind", json!("moved")),
     ] {
         let mut value = line(&success());
         *value.pointer_mut(pointer).unwrap() = wrong;

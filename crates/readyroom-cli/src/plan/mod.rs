@@ -20,7 +20,7 @@ use readyroom::{Job, Permissions};
 use serde::{Deserialize, Serialize};
 
 /// All jobs, and the pools that run them.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// The jobs in order; a job's number is its place from 1.
     pub jobs: Vec<Planned>,
@@ -48,7 +48,7 @@ pub struct Planned {
 }
 
 /// Jobs of one tool, model, permission level and directory, which can share instances.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     /// What the jobs have in common.
     pub kind: PoolKind,

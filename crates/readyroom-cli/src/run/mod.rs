@@ -23,7 +23,7 @@ use readyroom::workspace::{WorkspaceError, Worktrees};
 use readyroom::{Event, Failure, FailureKind, Outcome, Permissions};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::batch::{Journal, branch_name, spent};
+use crate::batch::{Journal, branch_name, left, spent};
 use crate::exit::{ExitStatus, Signal};
 use crate::output::{self, Outputs};
 use crate::plan::{Plan, Template};
@@ -392,7 +392,10 @@ impl Shell {
 
     fn record(&self, ended: &Ended) -> serde_json::Value {
         let file = self.plan.jobs[ended.job].output.as_deref().filter(|_| ended.outcome.is_success());
-        output::record(&self.plan, ended, file).unwrap_or_default()
+        let mut record = output::record(&self.plan, ended, file).unwrap_or_default();
+        let planned = &self.plan.jobs[ended.job];
+        record["left"] = left(&planned.job.files, &self.plan.pools[planned.pool].kind.directory);
+        record
     }
 
     /// A job's end is known for good. It is told, when what it changed has been brought to the caller's files where that is to be

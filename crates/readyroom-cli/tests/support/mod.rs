@@ -51,8 +51,15 @@ impl Finished {
 }
 
 impl Place {
-    /// An empty one with the tool `echo`.
+    /// An empty one with the tool `echo`, in no repository: jobs work in the directory itself.
     pub fn new() -> Self {
+        let place = Self::in_repository();
+        fs::remove_dir_all(place.sandbox.dir().join(".git")).unwrap();
+        place
+    }
+
+    /// The same in a git repository with one commit.
+    pub fn in_repository() -> Self {
         let place = Self { sandbox: Sandbox::bare("echo") };
         place.tool("echo", &["--interrupt"]);
         place

@@ -246,6 +246,13 @@ fn obey(line: &[u8], said: &[Vec<u8>], interrupt: &Interrupt, out: &mut impl Wri
             std::fs::write(file, format!("{content}\n"))?;
             writeln!(out, "edited {file}")?;
         }
+        // `@sh COMMAND`
+        "@sh" => {
+            out.flush()?;
+            let ran = Command::new("/bin/sh").args(["-c", rest]).stdin(Stdio::null()).output()?;
+            out.write_all(&ran.stdout)?;
+            out.write_all(&ran.stderr)?;
+        }
         // `@until N FILE TEXT`: the text, for the first N times that a turn says so with this file.
         "@until" => {
             let mut words = rest.splitn(3, ' ');

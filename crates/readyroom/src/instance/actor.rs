@@ -259,7 +259,7 @@ impl Actor {
                         return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
                     }
                 }
-                let desk = on_disk(move || worktree.ignored().map(|kept| Desk { worktree, kept }));
+                let desk = on_disk(move || worktree.fixtures().map(|kept| Desk { worktree, kept }));
                 self.desk = Some(Arc::new(desk.await?));
             }
         }

@@ -16,7 +16,28 @@ pub struct Lease {
     _file: File,
 }
 
+/// Who has a batch, where somebody has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// The process.
+    pub pid: u32,
+}
+
 impl Lease {
+    /// Who has the batch of the journal at `journal`; none: nobody, or it did not tell.
+    pub fn holder(journal: &Path, batch: &str) -> Option<Holder> {
+        let path = journal.with_added_extension("locks").join(batch);
+        let mut file = File::open(&path).ok()?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => {}
+            _ => return None,
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        let pid = text.strip_prefix("process ")?.split(' ').next()?.parse().ok()?;
+        Some(Holder { pid })
+    }
+
     /// Takes the batch of the journal at `journal`.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ mod store;
 mod writer;
 
 pub use change::{ChangeState, Recorded, Spent};
-pub use lease::Lease;
+pub use lease::{Holder, Lease};
 pub use restart::{JobState, Next, Wishes, next};
 pub use store::{Batch, BatchState, Job, NewBatch, NewJob, Store};
 pub use writer::{Entry, Writer};

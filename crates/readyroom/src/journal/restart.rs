@@ -18,12 +18,14 @@ pub enum JobState {
     Cancelled,
     /// Its owner died while it ran, and nobody can say how far it came.
     Lost,
+    /// Somebody took it out of its batch: it is not to run any more.
+    Dropped,
 }
 
 impl JobState {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Lost];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Lost, Self::Dropped];
 
     /// Its name in the file and for people.
     pub fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl JobState {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Lost => "lost",
+            Self::Dropped => "dropped",
         }
     }
 
@@ -70,7 +73,7 @@ pub fn next(state: JobState, safe: bool, wishes: Wishes) -> Next {
         JobState::Running | JobState::Cancelled | JobState::Lost if safe || wishes.lost => Next::Run,
         JobState::Running | JobState::Cancelled => Next::Lose,
         JobState::Failed if wishes.failed => Next::Run,
-        JobState::Lost | JobState::Succeeded | JobState::Failed => Next::Leave,
+        JobState::Lost | JobState::Succeeded | JobState::Failed | JobState::Dropped => Next::Leave,
     }
 }
 
@@ -93,6 +96,7 @@ mod tests {
             (Lost, [Run, Run, Run], [Leave, Leave, Run]),
             (Failed, [Leave, Run, Leave], [Leave, Run, Leave]),
             (Succeeded, [Leave, Leave, Leave], [Leave, Leave, Leave]),
+            (Dropped, [Leave, Leave, Leave], [Leave, Leave, Leave]),
         ];
         assert_eq!(rows.len(), JobState::ALL.len());
         for (state, safe, unsafe_) in rows {

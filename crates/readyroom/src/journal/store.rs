@@ -229,13 +229,26 @@ impl Store {
         created.ok_or_else(taken)
     }
 
-    /// Adds jobs to a batch, behind those that it has, and gives it what all jobs have in common anew. Durable when this returns.
+    /// Gives a batch anew what all its jobs have in common, and jobs: at these places, queued again, and behind all that it has.
+    /// Durable when this returns.
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn extend(&mut self, batch: &str, spec: &Value, jobs: &[NewJob]) -> Result<(), JournalError> {
+    pub fn extend(
+        &mut self,
+        batch: &str,
+        spec: &Value,
+        again: &[(usize, Value)],
+        jobs: &[NewJob],
+    ) -> Result<(), JournalError> {
         self.write(|transaction| {
             transaction.execute("UPDATE batches SET spec = ?2 WHERE id = ?1", params![batch, spec.to_string()])?;
+            for (place, spec) in again {
+                transaction.execute(
+                    "UPDATE jobs SET spec = ?3, state = 'queued' WHERE batch = ?1 AND place = ?2",
+                    params![batch, *place as i64, spec.to_string()],
+                )?;
+            }
             let first = transaction.query_row(
                 "SELECT coalesce(max(place) + 1, 0) FROM jobs WHERE batch = ?1",
                 [batch],
@@ -285,6 +298,9 @@ impl Store {
                     Entry::Changed { batch, place, state, branch } => transaction
                         .prepare_cached("UPDATE changes SET state = ?3, branch = ?4 WHERE batch = ?1 AND place = ?2")?
                         .execute(params![batch, *place as i64, state.name(), branch])?,
+                    Entry::Dropped { batch, place } => transaction
+                        .prepare_cached("UPDATE jobs SET state = 'dropped' WHERE batch = ?1 AND place = ?2")?
+                        .execute(params![batch, *place as i64])?,
                     Entry::Lost { batch, place } => transaction
                         .prepare_cached("UPDATE jobs SET state = 'lost' WHERE batch = ?1 AND place = ?2")?
                         .execute(params![batch, *place as i64])?,

@@ -187,8 +187,16 @@ fn a_named_batch_is_there_once_and_grows() {
     let named = NewBatch { id: Some("nightly".into()), ..batch(dir.path(), 2) };
     assert_eq!(store.create(&named).unwrap(), "nightly");
     assert!(matches!(store.create(&named), Err(JournalError::Taken { .. })));
-    store.extend("nightly", &json!({ "new": true }), &[NewJob { id: "third".into(), spec: json!(3) }]).unwrap();
+    store
+        .extend(
+            "nightly",
+            &json!({ "new": true }),
+            &[(0, json!("again"))],
+            &[NewJob { id: "third".into(), spec: json!(3) }],
+        )
+        .unwrap();
     let jobs = store.jobs("nightly").unwrap();
     assert_eq!((jobs.len(), jobs[2].place, jobs[2].id.as_str()), (3, 2, "third"));
+    assert_eq!((jobs[0].state, &jobs[0].spec), (JobState::Queued, &json!("again")));
     assert_eq!(store.batch("nightly").unwrap().spec, json!({ "new": true }));
 }

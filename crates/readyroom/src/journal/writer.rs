@@ -57,6 +57,13 @@ pub enum Entry {
         /// The branch that it is kept as.
         branch: Option<String>,
     },
+    /// It is not to run any more.
+    Dropped {
+        /// The batch.
+        batch: String,
+        /// The job's place.
+        place: usize,
+    },
     /// Nobody can say how far it came.
     Lost {
         /// The batch.

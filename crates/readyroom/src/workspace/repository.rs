@@ -109,7 +109,7 @@ impl Repository {
 
     /// The caller's state, kept by nothing.
     pub(super) fn state(&self) -> Result<Snapshot, WorkspaceError> {
-        let tree = tree_of(&self.root)?;
+        let tree = tree_of(&self.root, &[])?;
         let head = self.git(["rev-parse", "HEAD^{commit}", "HEAD^{tree}"]).line()?;
         let (commit, head_tree) = head.split_once('\n').unwrap_or((&head, ""));
         if tree == head_tree {
@@ -165,7 +165,7 @@ impl Repository {
     /// # Errors
     /// git failed.
     pub fn tree(&self) -> Result<String, WorkspaceError> {
-        tree_of(&self.root)
+        tree_of(&self.root, &[])
     }
 
     /// The files that differ between two trees, from the top.
@@ -199,8 +199,9 @@ impl Repository {
     }
 }
 
-/// The tree of all files in the work tree at `root` that are tracked or not ignored, by an index that is thrown away.
-pub(super) fn tree_of(root: &Path) -> Result<String, WorkspaceError> {
+/// The tree of all files in the work tree at `root` that are tracked or not ignored, and not below one of the paths `without`, by an
+/// index that is thrown away.
+pub(super) fn tree_of(root: &Path, without: &[PathBuf]) -> Result<String, WorkspaceError> {
     let own = Git::new(root, ["rev-parse", "--path-format=absolute", "--git-path", "index"]).path()?;
     let scratch = Scratch::beside(&own);
     // A copy, for what it knows of files that have not changed. Without one all files are read.
@@ -209,7 +210,12 @@ pub(super) fn tree_of(root: &Path) -> Result<String, WorkspaceError> {
     {
         return Err(WorkspaceError::Io { path: own, source });
     }
-    Git::new(root, ["add", "--all", "--", "."]).index(&scratch.0).bytes()?;
+    let without = without.iter().map(|path| {
+        let mut pathspec = std::ffi::OsString::from(":(exclude,literal,top)");
+        pathspec.push(path);
+        pathspec
+    });
+    Git::new(root, ["add", "--all", "--", "."]).args(without).index(&scratch.0).bytes()?;
     Git::new(root, ["write-tree"]).index(&scratch.0).line()
 }
 

@@ -14,6 +14,8 @@ use super::{Snapshot, WorkspaceError};
 /// A linked worktree with a detached HEAD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worktree {
+    /// What was brought in and git does not ignore: no part of a change.
+    pub(super) brought: Vec<PathBuf>,
     root: PathBuf,
     repository: Repository,
     base: Snapshot,
@@ -32,7 +34,7 @@ impl Worktree {
         // By force, since one whose making was cut short may be known there and be nowhere.
         let add = ["worktree", "add", "--quiet", "--force", "--force", "--detach", "--lock", "--reason", "readyroom"];
         Git::new(&repository.root, add).args([root.as_os_str(), base.commit.as_ref()]).bytes()?;
-        Ok(Self { root: root.to_owned(), repository: repository.clone(), base: base.clone() })
+        Ok(Self { brought: Vec::new(), root: root.to_owned(), repository: repository.clone(), base: base.clone() })
     }
 
     /// Its top directory.
@@ -77,7 +79,7 @@ impl Worktree {
     /// git failed.
     pub fn restore(&self, change: Option<&Change>) -> Result<(), WorkspaceError> {
         let tree = change.map_or(&self.base.tree, |change| &change.tree);
-        if tree_of(&self.root)? == *tree {
+        if tree_of(&self.root, &self.brought)? == *tree {
             return Ok(());
         }
         Git::new(&self.root, ["read-tree", "--reset", "-u", tree]).bytes()?;
@@ -91,7 +93,7 @@ impl Worktree {
     /// # Errors
     /// git failed.
     pub fn change(&self) -> Result<Option<Change>, WorkspaceError> {
-        let tree = tree_of(&self.root)?;
+        let tree = tree_of(&self.root, &self.brought)?;
         if tree == self.base.tree {
             return Ok(None);
         }
@@ -105,7 +107,7 @@ impl Worktree {
     /// # Errors
     /// git failed.
     pub fn remove(self, recorded: &[&str]) -> Result<bool, WorkspaceError> {
-        let tree = tree_of(&self.root)?;
+        let tree = tree_of(&self.root, &self.brought)?;
         if tree != self.base.tree && !recorded.contains(&tree.as_str()) {
             return Ok(false);
         }
@@ -122,7 +124,7 @@ impl Worktree {
         let listed = repository.git(["worktree", "list", "--porcelain", "-z"]).bytes()?;
         let roots = listed.split(|byte| *byte == 0).filter_map(|line| line.strip_prefix(b"worktree ")).map(git::path);
         let left = roots.filter(|root| root.starts_with(place) && root.is_dir());
-        Ok(left.map(|root| Self { root, repository: repository.clone(), base: base.clone() }).collect())
+        Ok(left.map(|root| Self { brought: Vec::new(), root, repository: repository.clone(), base: base.clone() }).collect())
     }
 }
 

@@ -85,7 +85,7 @@ impl Worktrees {
     pub fn prepare(&self, index: usize) -> Result<Worktree, WorkspaceError> {
         let root = self.root(index);
         let known = Worktree::left_below(&self.repository, &self.place, &self.base)?;
-        let worktree = match known.into_iter().find(|there| there.root() == root) {
+        let mut worktree = match known.into_iter().find(|there| there.root() == root) {
             Some(there) => {
                 there.reset(&[])?;
                 there
@@ -111,7 +111,28 @@ impl Worktrees {
             });
             made.map_err(|source| WorkspaceError::Io { path: to, source })?;
         }
+        worktree.brought = self.unignored(&root)?;
         Ok(worktree)
+    }
+
+    /// What is brought in and not ignored there: a link is no directory, so that what ignores a directory may not ignore it.
+    fn unignored(&self, root: &Path) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let mut found = Vec::new();
+        for (path, _) in self.all_brought()? {
+            if !Git::new(root, ["check-ignore", "--quiet", "--"]).args([&path]).output()?.status.success() {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those that are there.
+    fn left(&self) -> Result<Vec<Worktree>, WorkspaceError> {
+        let mut left = Worktree::left_below(&self.repository, &self.place, &self.base)?;
+        for worktree in &mut left {
+            worktree.brought = self.unignored(worktree.root())?;
+        }
+        Ok(left)
     }
 
     fn all_brought(&self) -> Result<Vec<(PathBuf, Bring)>, WorkspaceError> {
@@ -133,7 +154,7 @@ impl Worktrees {
     /// git failed.
     pub fn salvage(&self, name: &str) -> Result<usize, WorkspaceError> {
         let mut kept = 0;
-        for worktree in Worktree::left_below(&self.repository, &self.place, &self.base)? {
+        for worktree in self.left()? {
             match worktree.change()? {
                 Some(change) => {
                     let short = change.commit.get(..12).unwrap_or(&change.commit);
@@ -154,7 +175,7 @@ impl Worktrees {
     /// git failed.
     pub fn remove(&self, recorded: &[&str]) -> Result<Vec<PathBuf>, WorkspaceError> {
         let mut stayed = Vec::new();
-        for worktree in Worktree::left_below(&self.repository, &self.place, &self.base)? {
+        for worktree in self.left()? {
             let root = worktree.root().to_owned();
             if !worktree.remove(recorded)? {
                 stayed.push(root);
@@ -167,16 +188,18 @@ impl Worktrees {
 }
 
 impl Worktree {
-    /// What is in it that git ignores, and that is to stay when it is brought back: paths from its top.
+    /// What is to stay when it is brought back: what was brought in, and what is there now that git ignores; paths from its top.
     ///
     /// # Errors
     /// git failed.
-    pub fn ignored(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
+    pub fn fixtures(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
         let listed =
             Git::new(self.root(), ["ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"])
                 .bytes()?;
         let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-        Ok(names.map(|name| git::path(name.strip_suffix(b"/").unwrap_or(name))).collect())
+        let mut found: Vec<PathBuf> = names.map(|name| git::path(name.strip_suffix(b"/").unwrap_or(name))).collect();
+        found.extend(self.brought.iter().filter(|path| !found.contains(path)).cloned().collect::<Vec<_>>());
+        Ok(found)
     }
 }
 

@@ -1,0 +1,314 @@
+//! Jobs in worktrees: what they change comes to the caller's files, whole or as a branch, and nothing else of the
+//! repository is touched.
+
+mod support;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{Finished, Place};
+
+/// A repository with files `f1` to `f9`, something ignored, and edits that are not committed.
+fn place() -> Place {
+    let place = Place::in_repository();
+    for file in 1..=9 {
+        place.file(&format!("f{file}"), format!("{file}\n"));
+    }
+    place.file(".gitignore", "ignored/\n");
+    place.file("sub/s", "s\n");
+    place.sandbox.commit();
+    place.file("ignored/x", "x\n");
+    place.file("f9", "not committed\n");
+    place
+}
+
+fn readyroom(place: &Place, words: &[&str]) -> Finished {
+    place.finish(place.command(words))
+}
+
+fn status(place: &Place) -> String {
+    place.sandbox.git(&["status", "--porcelain"])
+}
+
+/// That nothing of worktrees is left, in the repository and beside the journal.
+#[track_caller]
+fn no_worktree_left(place: &Place) {
+    let listed = place.sandbox.git(&["worktree", "list", "--porcelain"]);
+    assert_eq!(listed.matches("worktree ").count(), 1, "{listed}");
+    let kept = place.sandbox.home().join(".local/state/readyroom/worktrees");
+    let left: Vec<_> = fs::read_dir(kept).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn jobs(place: &Place) -> HashMap<String, Value> {
+    let shown = readyroom(place, &["batch", "show", "--json"]).expect(0).out;
+    let job = |line: &str| {
+        let job: Value = serde_json::from_str(line).unwrap();
+        (job["id"].as_str().unwrap().to_owned(), job)
+    };
+    shown.lines().map(job).collect()
+}
+
+#[test]
+fn jobs_edit_in_worktrees_and_their_changes_come_to_the_callers_files() {
+    let place = place();
+    let before = place.sandbox.git(&["for-each-ref", "refs/heads"]);
+    let finished = place.run(&["-j", "3", "@edit {} new {#}", "f1", "f2", "f3", "f4", "f5"]).expect(0);
+    assert!(!finished.err.contains("share"), "{}", finished.err);
+    for file in 1..=5 {
+        assert_eq!(place.read(&format!("f{file}")), format!("new {file}\n"));
+    }
+    assert_eq!(status(&place), " M f1\n M f2\n M f3\n M f4\n M f5\n M f9\n", "and the index is as it was");
+    assert_eq!(place.read("f9"), "not committed\n");
+    assert_eq!(place.sandbox.git(&["for-each-ref", "refs/heads"]), before);
+    no_worktree_left(&place);
+    let job = &jobs(&place)["f2"];
+    assert_eq!(job["outcome"]["change"]["state"], "applied");
+    assert_eq!(job["outcome"]["change"]["files"][0]["path"], "f2");
+}
+
+#[test]
+fn each_job_starts_from_the_batchs_base_and_not_from_the_last_job() {
+    let place = place();
+    let finished =
+        place.run(&["-j", "1", "@sh cat f9; ls; echo more {#} >> f9; echo x > new-{#}; : {}", "a", "b"]).expect(1);
+    // Both change the same line of f9: the second does not apply, whole or not at all.
+    finished.says("conflict: its change does not apply to f9");
+    assert!(!finished.out.contains("new-1"), "{finished:#?}");
+    assert_eq!(place.read("f9"), "not committed\nmore 1\n");
+    assert!(place.sandbox.read("new-2").is_none());
+    let id = jobs(&place)["b"]["outcome"]["batch"].as_str().unwrap().to_owned();
+    let branch = format!("readyroom/{id}/2");
+    assert_eq!(place.sandbox.git(&["show", &format!("{branch}:new-2")]), "x\n");
+    // Who mends the tree by hand can apply it then.
+    place.file("f9", "not committed\n");
+    readyroom(&place, &["batch", "rm", &id]).expect(2).says("holds changes that are not in your files");
+    readyroom(&place, &["batch", "apply", &id]).expect(0).says("applied b");
+    assert_eq!(place.read("new-2"), "x\n");
+    assert_eq!(jobs(&place)["b"]["state"], "succeeded");
+    readyroom(&place, &["batch", "rm", &id]).expect(0);
+    assert_eq!(place.sandbox.git(&["for-each-ref", "refs/readyroom"]), "");
+}
+
+#[test]
+fn what_the_caller_edits_meanwhile_stays() {
+    let place = place();
+    let mut started = place.start(&["-v", "-j", "1", "{}", "@sleep 100", "@edit f1 job"]);
+    started.wait_for("begins @sleep");
+    place.file("f1", "mine\n");
+    place.file("f2", "mine too\n");
+    let finished = started.finish().expect(1);
+    finished.says("does not apply to f1");
+    assert_eq!((place.read("f1"), place.read("f2")), ("mine\n".into(), "mine too\n".into()));
+}
+
+#[test]
+fn a_job_that_writes_into_the_callers_directory_is_noticed() {
+    let place = place();
+    let file = place.sandbox.dir().join("f3");
+    let prompt = format!("@sh echo leak > {}; echo y > f4; : {{}}", file.display());
+    place.run(&["-j", "1", &prompt, "a"]).expect(0).says("f3 changed in your directory while jobs work in worktrees");
+}
+
+#[test]
+fn changes_can_be_kept_for_later_applied_in_order_and_committed() {
+    let place = place();
+    place.run(&["--apply", "never", "@edit {} later", "f1", "f2"]).expect(0);
+    assert_eq!(status(&place), " M f9\n");
+    let id = jobs(&place)["f1"]["outcome"]["batch"].as_str().unwrap().to_owned();
+    readyroom(&place, &["batch", "apply", &id, "f2"]).expect(0);
+    assert_eq!(status(&place), " M f2\n M f9\n");
+    readyroom(&place, &["batch", "apply", &id, "nothing"]).expect(2).says("has no job \"nothing\"");
+    readyroom(&place, &["batch", "prune", "--older-than", "0s"]).expect(0).says("is kept");
+    readyroom(&place, &["batch", "prune", "--older-than", "0s", "--force"]).expect(0);
+
+    place.sandbox.git(&["checkout", "--quiet", "f2"]);
+    place.sandbox.git(&["config", "user.name", "Me"]);
+    place.sandbox.git(&["config", "user.email", "me@localhost"]);
+    // The first job ends last.
+    let words = ["-j", "3", "--in-order", "--commit={#} on {}", "@sh test {#} = 1 && sleep 0.5; echo new > {}"];
+    let words: Vec<&str> = words.into_iter().chain(["f3", "f4", "f5"]).collect();
+    place.run(&words).expect(0);
+    let log = place.sandbox.git(&["log", "--format=%an %s", "-3"]);
+    assert_eq!(log, "Me 3 on f5\nMe 2 on f4\nMe 1 on f3\n");
+    assert_eq!(status(&place), " M f9\n", "what is committed is no change any more, and the rest is not committed");
+    assert_eq!(place.sandbox.git(&["show", "--format=", "--name-only", "HEAD"]), "f5\n");
+}
+
+#[test]
+fn paths_lead_into_the_worktree_or_are_refused() {
+    let place = place();
+    let sub = place.sandbox.dir().join("sub");
+    let run = |words: &[&str]| {
+        let all: Vec<&str> = ["run", "-t", "echo", "-q"].iter().chain(words).copied().collect();
+        let mut command = place.command(&all);
+        command.current_dir(&sub);
+        place.finish(command)
+    };
+    let absolute = place.sandbox.dir().join("f1").display().to_string();
+    assert_eq!(run(&["--no-files", "see {}", &absolute]).expect(0).out, "see ../f1\n");
+    assert_eq!(run(&["--no-files", "see {}", "../sub/./s"]).expect(0).out, "see s\n");
+    run(&["@edit {} new", "../f2"]).expect(0);
+    assert_eq!(place.read("f2"), "new\n");
+    std::os::unix::fs::symlink("/etc/hostname", sub.join("out")).unwrap();
+    run(&["see {}", "out"]).expect(2).says("--workspace shared works on it where it is");
+    run(&["see {}", "/etc/hostname"]).expect(2).says("is not in the repository");
+    run(&["see {}", "../ignored/x"]).expect(2).says("bring it in with --link");
+    assert_eq!(run(&["--link", "../ignored", "@sh cat {}", "../ignored/x"]).expect(0).out, "x\n");
+    std::os::unix::fs::symlink(place.sandbox.dir().join("f3"), sub.join("link")).unwrap();
+    run(&["@edit {} through", "link"]).expect(0);
+    assert_eq!(place.read("f3"), "through\n", "the file that it leads to, by the worktree's own");
+}
+
+#[test]
+fn what_git_ignores_is_brought_in_when_it_is_named() {
+    let place = place();
+    place.file(".env", "key\n");
+    place.file(".gitignore", "ignored/\n.env\n");
+    place.file(".worktreeinclude", ".env\n");
+    let words = ["-q", "-j", "1", "--setup", "echo made > ignored/made", "--link", "ignored"];
+    let prompt = "@sh cat .env ignored/x ignored/made; echo junk > ignored/junk; ls ignored | wc -l; : {}";
+    let words: Vec<&str> = words.into_iter().chain([prompt, "a", "b"]).collect();
+    let finished = place.run(&words).expect(0);
+    assert_eq!(finished.out.matches("key\nx\nmade\n").count(), 2, "{finished:#?}");
+    assert_eq!(place.sandbox.read("ignored/made"), None);
+    let prompt = "@sh echo out > ignored/through; : {}";
+    place.run(&["-q", "--symlink", "ignored", prompt, "a"]).expect(0);
+    assert_eq!(place.read("ignored/through"), "out\n");
+    let bad = place.run(&["--setup", "echo no room >&2; exit 3", "{}", "a"]).expect(3);
+    bad.says("the setup of its worktree").says("no room");
+    no_worktree_left(&place);
+}
+
+#[test]
+fn what_needs_worktrees_says_so() {
+    let place = place();
+    let refused = |words: &[&str], why: &str| {
+        let all: Vec<&str> = words.iter().copied().chain(["do {}", "x", "y"]).collect();
+        place.run(&all).expect(2).says(why);
+    };
+    refused(&["--workspace", "shared", "--require-change"], "--require-change needs worktrees");
+    refused(&["--permissions", "read", "--commit"], "add --workspace worktree");
+    refused(&["--context", "keep", "--workspace", "worktree"], "exclude each other");
+    refused(&["--workspace", "shared", "--verify", "true"], "use --workspace worktree, or -j 1");
+    fs::write(place.sandbox.dir().join(".git/MERGE_HEAD"), "").unwrap();
+    refused(&[], "in the middle of a merge; finish or abort it first");
+    place.run(&["--workspace", "shared", "do {}", "x"]).expect(0);
+    fs::remove_dir_all(place.sandbox.dir().join(".git")).unwrap();
+    refused(&["--workspace", "worktree"], "not in a git work tree");
+    place.sandbox.git(&["init", "--quiet"]);
+    refused(&[], "has no commit yet");
+    assert!(!Path::new(place.sandbox.home()).join(".local/state/readyroom/worktrees").exists());
+}
+
+#[test]
+fn a_verify_command_sends_the_job_back_into_its_session() {
+    let place = place();
+    // The fake tool obeys what it is told to mend: the check's last words.
+    let verify = "grep -q good \"$1\" || { echo \"@sh echo good > $1\"; exit 1; }";
+    let words = ["--json", "-", "--verify", verify, "@edit {} bad", "f1"];
+    let finished = place.run(&words).expect(0);
+    let line: Value = serde_json::from_str(finished.out.trim()).unwrap();
+    assert_eq!(line["turns"].as_array().unwrap().len(), 2, "{line:#}");
+    assert_eq!(place.read("f1"), "good\n");
+
+    let words =
+        ["--verify", "echo it is wrong; echo litter > litter; false", "--verify-rounds", "1", "@edit {} bad", "f2"];
+    let failed = place.run(&words).expect(1);
+    failed.says("verify_failed").says("ended with exit status 1");
+    assert_eq!((place.read("f2"), place.sandbox.read("litter")), ("2\n".into(), None), "kept, and not applied");
+    let job = &jobs(&place)["f2"];
+    assert_eq!(job["outcome"]["change"]["state"], "kept");
+    assert_eq!(job["outcome"]["change"]["files"].as_array().unwrap().len(), 1, "without what the check left");
+    let slow = place.run(&[
+        "--verify",
+        "sleep 100",
+        "--verify-timeout",
+        "100ms",
+        "--verify-rounds",
+        "0",
+        "@edit {} bad",
+        "f2",
+    ]);
+    slow.expect(1).says("was not done after");
+    let mut started = place.start(&["--verify", "echo > \"$HOME/began\"; sleep 100", "@edit {} bad", "f2"]);
+    while !place.sandbox.home().join("began").exists() {
+        assert!(started.is_running());
+        std::thread::yield_now();
+    }
+    started.signal(Signal::INT);
+    started.finish().expect(130);
+    place.nothing_left();
+    no_worktree_left(&place);
+}
+
+#[test]
+fn a_job_has_to_change_something_and_its_own_files_only() {
+    let place = place();
+    place.run(&["--require-change", "see {}", "f1"]).expect(1).says("unchanged: it changed no file");
+    let finished = place.run(&["--only-files", "@sh echo x > {}; test {#} = 1 || echo x > f9", "f1", "f2"]).expect(1);
+    finished.says("out_of_scope: it changed f9");
+    assert_eq!(
+        (place.read("f1"), place.read("f2"), place.read("f9")),
+        ("x\n".into(), "2\n".into(), "not committed\n".into())
+    );
+}
+
+#[test]
+fn an_answer_has_to_fit_its_schema_and_gets_one_more_chance() {
+    let place = place();
+    let schema = place.file("schema.json", r#"{"type": "object", "required": ["n"]}"#);
+    let schema = schema.to_str().unwrap();
+    let fits = place.run(&["--schema", schema, "--json", "-", r#"so {"n": 1} :: {}"#, "f1"]).expect(0);
+    assert_eq!(serde_json::from_str::<Value>(fits.out.trim()).unwrap()["value"]["n"], 1);
+    // The echo's second answer repeats what it is told, the schema itself: an object without `n`.
+    let failed = place.run(&["--schema", schema, "--json", "-", "no {}", "f1"]).expect(1);
+    failed.says("schema: ");
+    assert_eq!(serde_json::from_str::<Value>(failed.out.trim()).unwrap()["turns"].as_array().unwrap().len(), 2);
+    let bad = place.file("bad.json", r#"{"type": 5}"#);
+    place.run(&["--schema", bad.to_str().unwrap(), "{}", "f1"]).expect(2).says("is no JSON Schema");
+    place.run(&["--schema", "none.json", "{}", "f1"]).expect(2).says("can't be read");
+}
+
+#[test]
+fn a_named_batch_runs_only_what_is_new_or_changed() {
+    let place = place();
+    let log = place.sandbox.home().join("asked");
+    place.tool("echo", &["--log", log.to_str().unwrap()]);
+    let run = |words: &[&str]| {
+        let _ = fs::remove_file(&log);
+        let all: Vec<&str> = ["-q", "--batch", "nightly"].iter().chain(words).copied().collect();
+        place.run(&all).expect(0);
+        let asked = fs::read_to_string(&log).unwrap_or_default();
+        let mut asked: Vec<String> =
+            asked.lines().filter_map(|line| Some(line.split_once("@edit ")?.1.split(' ').next()?.to_owned())).collect();
+        asked.sort();
+        asked.join(" ")
+    };
+    assert_eq!(run(&["@edit {} new", "f1", "f2"]), "f1 f2");
+    assert_eq!(run(&["@edit {} new", "f1", "f2", "f3"]), "f3");
+    assert_eq!(run(&["@edit {} new", "f1", "f2", "f3"]), "");
+    place.file("f2", "mine\n");
+    assert_eq!(run(&["@edit {} new", "f1", "f2", "f3"]), "");
+    assert_eq!(run(&["--rerun-changed", "@edit {} newer", "f1", "f2", "f3"]), "f2");
+    assert_eq!(place.read("f2"), "newer\n");
+    assert_eq!(jobs(&place).len(), 3);
+    place.run(&["--batch", "../x", "{}", "f1"]).expect(2).says("a batch's name is");
+    place.run(&["--rerun-changed", "{}", "f1"]).expect(2);
+}
+
+#[test]
+fn a_batch_is_cancelled_from_elsewhere_and_never_goes_on() {
+    let place = place();
+    let mut started = place.start(&["-v", "-j", "1", "--batch", "b", "{}", "@hang", "later"]);
+    started.wait_for("begins @hang");
+    let cancelled = place.command(&["batch", "cancel", "b"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&cancelled.stderr).contains("2 jobs will not run"), "{cancelled:?}");
+    started.finish().expect(143);
+    readyroom(&place, &["resume", "b"]).expect(0).says("nothing is left to run");
+    assert!(jobs(&place).values().all(|job| job["state"] == "dropped"));
+    no_worktree_left(&place);
+}
