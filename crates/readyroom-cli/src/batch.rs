@@ -8,11 +8,11 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use readyroom::batch::RetryPolicy;
 use readyroom::journal::{
-    Batch, ChangeState, Entry, JobState, JournalError, Lease, NewBatch, NewJob, Next, Recorded, Spent, Store, Wishes,
-    Writer, next,
+    Batch, ChangeState, Entry, JobState, JournalError, Lease, NewBatch, NewJob, Next, Recorded, Store, Wishes, Writer,
+    next,
 };
 use readyroom::workspace::{Applied, Repository};
-use readyroom::{Context, FailureKind, Outcome, Permissions, Routing, Usage};
+use readyroom::{Budget, Context, FailureKind, Outcome, Permissions, Routing, Spent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -56,6 +56,12 @@ pub struct Recipe {
     pub directory: PathBuf,
     /// What the jobs of each pool have in common; a job names its own by place.
     pub kinds: Vec<PoolKind>,
+    /// What the batch may cost.
+    #[serde(default)]
+    pub budget: Budget,
+    /// What a job may cost.
+    #[serde(default)]
+    pub job_budget: Budget,
     /// Their worktrees; none before they are made.
     #[serde(default)]
     pub workspaces: Option<Workspaces>,
@@ -86,6 +92,8 @@ impl Recipe {
             retry_edits: settings.retry.repeat_effects,
             directory: absolute(args.directory.as_deref().unwrap_or(Path::new(".")))?,
             kinds: plan.kinds(),
+            budget: settings.budget,
+            job_budget: settings.job_budget,
             workspaces: None,
         })
     }
@@ -98,6 +106,17 @@ pub struct Journal {
     batch: String,
     /// Each job's place in the batch.
     places: Vec<usize>,
+    /// What was spent before.
+    before: Before,
+}
+
+/// What a batch had cost before a run of it.
+#[derive(Debug, Clone, Default)]
+pub struct Before {
+    /// All of it.
+    pub total: Spent,
+    /// The jobs of the run, by place in its plan.
+    pub jobs: Vec<Spent>,
 }
 
 impl Journal {
@@ -133,7 +152,12 @@ impl Journal {
             store.extend(&id, &serde_json::to_value(&*recipe)?, &[], &[])?;
         }
         let writer = Arc::new(Writer::start(store, lease)?);
-        Ok(Self { writer, batch: id, places: (0..plan.jobs.len()).collect() })
+        Ok(Self { writer, batch: id, places: (0..plan.jobs.len()).collect(), before: Before::default() })
+    }
+
+    /// What was spent before.
+    pub fn before(&self) -> &Before {
+        &self.before
     }
 
     /// The batch's id.
@@ -184,7 +208,7 @@ impl Journal {
             place: self.places[ended.job],
             state: state_of(&ended.outcome),
             outcome,
-            spent: spent(&ended.usage),
+            spent: Spent::from(&ended.usage),
             change: ended.change.as_ref().map(recorded),
         };
         self.writer.enter(entry, told);
@@ -212,14 +236,6 @@ pub fn state_of(outcome: &Outcome) -> JobState {
         Outcome::Succeeded => JobState::Succeeded,
         Outcome::Cancelled => JobState::Cancelled,
         _ => JobState::Failed,
-    }
-}
-
-/// What an attempt has cost, as far as the tool tells.
-pub fn spent(usage: &Usage) -> Spent {
-    Spent {
-        tokens: usage.input_tokens.unwrap_or(0) + usage.output_tokens.unwrap_or(0),
-        usd: usage.cost_usd.unwrap_or(0.0),
     }
 }
 
@@ -352,7 +368,9 @@ fn go_on(
     instances: usize,
 ) -> anyhow::Result<Resumed> {
     let (mut jobs, mut places, mut lost, mut entries) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut before = Before::default();
     for job in store.jobs(batch)? {
+        before.total += job.spent;
         let planned: Planned =
             serde_json::from_value(job.spec).with_context(|| format!("job {} of batch {batch}", job.id))?;
         let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
@@ -365,6 +383,7 @@ fn go_on(
         match next(job.state, safe, wishes) {
             Next::Run => {
                 places.push(job.place);
+                before.jobs.push(job.spent);
                 jobs.push(planned);
             }
             Next::Lose => {
@@ -379,7 +398,7 @@ fn go_on(
     let conflicts = take_up(&mut store, batch, &recipe)?;
     let plan = Plan::assemble(jobs, &recipe.kinds, instances);
     let writer = Arc::new(Writer::start(store, lease)?);
-    Ok(Resumed { recipe, plan, journal: Journal { writer, batch: batch.to_owned(), places }, lost, conflicts })
+    Ok(Resumed { recipe, plan, journal: Journal { writer, batch: batch.to_owned(), places, before }, lost, conflicts })
 }
 
 /// Brings in order what an owner who was killed left of a batch's worktrees, and applies what was to be applied. How many changes

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use readyroom::batch::RetryPolicy;
-use readyroom::{Context, Routing};
+use readyroom::{Budget, Context, Routing};
 
 use crate::args::{ResumeArgs, RunArgs};
 use crate::batch::Recipe;
@@ -41,6 +41,12 @@ pub struct Settings {
     pub failure_limit: Option<u64>,
     /// What becomes of jobs whose attempts fail.
     pub retry: RetryPolicy,
+    /// What the batch may cost.
+    pub budget: Budget,
+    /// What a job may cost.
+    pub job_budget: Budget,
+    /// How long nothing may move in a turn.
+    pub stall: Option<Duration>,
     /// When nothing more is started, from the run's beginning.
     pub deadline: Option<Duration>,
     /// Whether answers come in the jobs' order.
@@ -113,6 +119,9 @@ impl Settings {
                 repeat_effects: args.retry_edits,
                 longest_window: args.limits.longest(),
             },
+            budget: args.limits.budget(),
+            job_budget: args.limits.job_budget(),
+            stall: args.limits.stall.time(),
             deadline: args.limits.deadline.map(|deadline| deadline.from(&jiff::ZonedDateTime::now())),
             keep_order: args.keep_order,
             verbosity: verbosity(args.quiet, args.verbose),
@@ -136,6 +145,9 @@ impl Settings {
                 repeat_effects: recipe.retry_edits,
                 longest_window: args.limits.longest(),
             },
+            budget: or(args.limits.budget(), recipe.budget),
+            job_budget: or(args.limits.job_budget(), recipe.job_budget),
+            stall: args.limits.stall.time(),
             deadline: args.limits.deadline.map(|deadline| deadline.from(&jiff::ZonedDateTime::now())),
             keep_order: recipe.keep_order,
             verbosity: verbosity(args.quiet, args.verbose),
@@ -157,6 +169,11 @@ impl Settings {
     pub fn shared_terminal(&self) -> bool {
         self.terminal.stdout && self.terminal.bars && self.verbosity > Verbosity::Quiet
     }
+}
+
+/// What is given anew stands for what was given before.
+fn or(new: Budget, old: Budget) -> Budget {
+    Budget { tokens: new.tokens.or(old.tokens), usd: new.usd.or(old.usd) }
 }
 
 fn verbosity(quiet: bool, verbose: bool) -> Verbosity {

@@ -19,7 +19,7 @@ pub struct Checks {
     /// It may have changed its own files only. Needs a worktree.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub only_files: bool,
-    /// What the answer has to hold.
+    /// What the answer has to hold; it stands behind the last prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<Schema>,
 }
@@ -73,6 +73,11 @@ impl Schema {
     /// As it was given.
     pub fn as_value(&self) -> &Value {
         &self.0
+    }
+
+    /// What is put behind a prompt to ask for such a value.
+    pub(crate) fn request(&self) -> String {
+        format!("\n\nAnswer with a JSON value that fits this JSON Schema:\n{self}\n")
     }
 
     /// The value in an answer that fits: all of the text, else what stands in a block of code, else what stands anywhere;

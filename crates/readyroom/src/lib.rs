@@ -13,9 +13,10 @@
 //! - [`batch`]: many jobs, and what becomes of those that fail
 //! - [`journal`]: the record of batches, the truth for a resume
 //!
-//! [`error`], [`job`], [`check`] and [`event`] are the words that all floors share.
+//! [`error`], [`job`], [`check`], [`budget`] and [`event`] are the words that all floors share.
 
 pub mod batch;
+pub mod budget;
 pub mod check;
 pub mod cluster;
 pub mod driver;
@@ -32,6 +33,7 @@ pub mod process;
 pub mod tool;
 pub mod workspace;
 
+pub use budget::{Budget, Spent};
 pub use check::{Checks, Schema, Verify};
 pub use cluster::{
     Cluster, ClusterOptions, LaunchError, Response, SubmitError, Ticket, TurnError, Wait, launch_cluster,

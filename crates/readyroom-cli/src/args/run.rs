@@ -4,8 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use readyroom::Budget;
+
 use super::values::{
-    ContextArg, Deadline, Limit, MaxFailures, OnLimit, PermissionsArg, RoutingArg, batch_name, duration, instances,
+    ContextArg, Deadline, Limit, MaxFailures, OnLimit, PermissionsArg, RoutingArg, batch_name, dollars, duration,
+    instances,
 };
 use super::workspace::{CheckArgs, WorkspaceArgs};
 
@@ -194,12 +197,42 @@ pub struct LimitArgs {
     #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = duration)]
     pub max_wait: Duration,
 
+    /// Starts nothing more once the batch has cost so many US dollars, as far as its tools tell; counted over resumes
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    pub budget_usd: Option<f64>,
+
+    /// Starts nothing more once the batch has used so many tokens, as far as its tools tell; counted over resumes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub budget_tokens: Option<u64>,
+
+    /// Asks nothing more of a job that has cost so many US dollars, over all its attempts
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    pub job_budget_usd: Option<f64>,
+
+    /// Asks nothing more of a job that has used so many tokens, over all its attempts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub job_budget_tokens: Option<u64>,
+
+    /// Gives a turn up in which neither the tool says anything nor its processes work for so long: 90s, 5m, or none
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    pub stall: Limit,
+
     /// Starts nothing more after this time, or at this time of day; what runs may end
     #[arg(long, value_name = "8h|06:00")]
     pub deadline: Option<Deadline>,
 }
 
 impl LimitArgs {
+    /// What the batch may cost.
+    pub fn budget(&self) -> Budget {
+        Budget { tokens: self.budget_tokens, usd: self.budget_usd }
+    }
+
+    /// What a job may cost.
+    pub fn job_budget(&self) -> Budget {
+        Budget { tokens: self.job_budget_tokens, usd: self.job_budget_usd }
+    }
+
     /// How long a usage window is waited for.
     pub fn longest(&self) -> Duration {
         match self.on_limit {

@@ -101,6 +101,17 @@ pub fn batch_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// Parses an amount of US dollars above zero.
+///
+/// # Errors
+/// A sentence that says what is allowed.
+pub fn dollars(text: &str) -> Result<f64, String> {
+    let amount: Option<f64> = text.trim_start_matches('$').parse().ok();
+    amount
+        .filter(|amount| amount.is_finite() && *amount > 0.0)
+        .ok_or_else(|| format!("{text:?} is no amount; write it as 2.50"))
+}
+
 /// Parses an age: as [`duration`], and zero.
 ///
 /// # Errors
@@ -123,6 +134,16 @@ pub enum Limit {
     None,
     /// This long.
     After(Duration),
+}
+
+impl Limit {
+    /// The time; none where there is no limit.
+    pub fn time(self) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            Self::After(time) => Some(time),
+        }
+    }
 }
 
 impl FromStr for Limit {

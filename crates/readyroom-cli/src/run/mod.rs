@@ -20,10 +20,10 @@ use readyroom::driver::Activity;
 use readyroom::event::TurnId;
 use readyroom::journal::{ChangeState, JournalError};
 use readyroom::workspace::{WorkspaceError, Worktrees};
-use readyroom::{Event, Failure, FailureKind, Outcome, Permissions};
+use readyroom::{Event, Failure, FailureKind, Outcome, Permissions, Spent};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::batch::{Journal, branch_name, left, spent};
+use crate::batch::{Before, Journal, branch_name, left};
 use crate::exit::{ExitStatus, Signal};
 use crate::output::{self, Outputs};
 use crate::plan::{Plan, Template};
@@ -142,6 +142,8 @@ pub fn run(
             settings.routing,
             settings.failure_limit,
         );
+        let mut spent = journal.as_ref().map_or_else(Before::default, |journal| journal.before().clone());
+        spent.jobs.resize(plan.jobs.len(), Spent::default());
         let applier = rooms.pools.iter().any(Option::is_some).then(|| Applier::start(&rooms.pools)).transpose()?;
         let order = rooms.in_order.then(InOrder::default);
         let shell = Shell {
@@ -163,6 +165,7 @@ pub fn run(
             retried: HashMap::new(),
             held_up: HashMap::new(),
             streaks: HashMap::new(),
+            spent,
         };
         Ok(shell.run(news).await)
     });
@@ -197,6 +200,8 @@ struct Shell {
     held_up: HashMap<usize, u32>,
     /// The jobs of each pool that failed in a row, in one way.
     streaks: HashMap<usize, (&'static str, HashSet<usize>)>,
+    /// What the batch has cost, and each job.
+    spent: Before,
 }
 
 /// Whether the run goes on.
@@ -208,7 +213,9 @@ enum Flow {
 impl Shell {
     async fn run(mut self, mut news: UnboundedReceiver<News>) -> ExitStatus {
         self.tell_of_sharing();
-        let mut flow = self.handle(Input::Begin);
+        self.tell_of_budgets();
+        let begin = if self.settings.budget.is_spent(&self.spent.total) { Input::Budget } else { Input::Begin };
+        let mut flow = self.handle(begin);
         while matches!(flow, Flow::On) {
             let Some(what) = news.recv().await else { break };
             flow = self.take(what);
@@ -277,7 +284,14 @@ impl Shell {
                 Some(Input::NotOpened(pool))
             }
             News::Pool(PoolNews::Event(pool, event)) => self.event(pool, event),
-            News::Pool(PoolNews::Response(job, response)) => Some(self.response(job, *response)),
+            News::Pool(PoolNews::Response(job, response)) => {
+                let input = self.response(job, *response);
+                let spent = self.settings.budget.is_spent(&self.spent.total);
+                if spent && self.state.stop_reason().is_none() && matches!(self.handle(Input::Budget), Flow::Over) {
+                    return Flow::Over;
+                }
+                Some(input)
+            }
             News::Pool(PoolNews::Closed(pool)) => {
                 self.pools.closed(pool);
                 self.say(Message::Closed(pool));
@@ -352,6 +366,7 @@ impl Shell {
     fn submit(&mut self, job: usize) -> Option<Input> {
         let planned = &self.plan.jobs[job];
         let kept = self.kept.clone();
+        let budget = self.settings.job_budget.after(&self.spent.jobs[job]);
         let begun = self.journal.as_ref().map(|j| j.gate(job, move |error| drop(kept.send(News::NotBegun(error)))));
         let stopped = Arc::clone(&self.stopped);
         // What has not begun when the run stops never does.
@@ -364,7 +379,7 @@ impl Shell {
                 None => true,
             }
         };
-        match self.pools.submit(planned.pool, job, planned.job.clone(), gate) {
+        match self.pools.submit(planned.pool, job, planned.job.clone().with_budget(budget), gate) {
             Ok(turn) => {
                 self.turns.insert(job, turn);
                 self.jobs.insert((planned.pool, turn), job);
@@ -500,8 +515,15 @@ impl Shell {
     }
 
     fn response(&mut self, job: usize, mut response: Response) -> Input {
-        let permissions = self.plan.pools[self.plan.jobs[job].pool].kind.permissions;
-        response.may_have_acted &= permissions != Permissions::Read;
+        // What an attempt did in a worktree that held it is gone with it.
+        let kind = &self.plan.pools[self.plan.jobs[job].pool].kind;
+        response.may_have_acted &= match kind.permissions {
+            Permissions::Read => false,
+            Permissions::Edit => !kind.worktree,
+            Permissions::Full => true,
+        };
+        self.spent.total += Spent::from(&response.usage);
+        self.spent.jobs[job] += Spent::from(&response.usage);
         if let Some(turn) = self.turns.remove(&job) {
             self.jobs.remove(&(self.plan.jobs[job].pool, turn));
         }
@@ -548,7 +570,7 @@ impl Shell {
         match &self.journal {
             Some(journal) if waits => {
                 let kept = self.kept.clone();
-                let spent = spent(&ended.usage);
+                let spent = Spent::from(&ended.usage);
                 journal.requeue(job, spent, move |result| drop(kept.send(News::Kept(Box::new(ended), result))));
             }
             _ => self.end(ended),
@@ -558,6 +580,9 @@ impl Shell {
 
     /// What becomes of a job after an attempt.
     fn next(&mut self, job: usize, response: &Response) -> Next {
+        if self.settings.job_budget.is_spent(&self.spent.jobs[job]) {
+            return Next::Done;
+        }
         let pool = self.plan.jobs[job].pool;
         let streak = match &response.outcome {
             Outcome::Succeeded => {
@@ -596,7 +621,7 @@ impl Shell {
         }
         if let Some(journal) = &self.journal {
             let kept = self.kept.clone();
-            journal.requeue(job, spent(&response.usage), move |result| {
+            journal.requeue(job, Spent::from(&response.usage), move |result| {
                 if let Err(error) = result {
                     let _ = kept.send(News::NotBegun(error));
                 }
@@ -639,10 +664,33 @@ impl Shell {
         }
     }
 
+    /// A budget that no tool's words could hold is told before anything is sent.
+    fn tell_of_budgets(&self) {
+        let (batch, job) = (self.settings.budget, self.settings.job_budget);
+        let mut told = HashSet::new();
+        for located in &self.located {
+            let (tokens, usd) = located.definition.reports();
+            for (asked, reports, what) in [
+                (batch.tokens.or(job.tokens).is_some(), tokens, "tokens"),
+                (batch.usd.or(job.usd).is_some(), usd, "costs"),
+            ] {
+                let id = &located.definition.id;
+                if asked && !reports && told.insert((id, what)) {
+                    let line = format!("{id} does not tell its {what}: no budget of those holds it");
+                    self.say(Message::Notice(line));
+                }
+            }
+        }
+    }
+
     fn tell_stop(&self, stop: Stop) {
         let line = match stop {
             Stop::MaxFailures => "stopping: --max-failures is reached; what runs may end".to_owned(),
             Stop::Deadline => "stopping: --deadline is reached; what runs may end".to_owned(),
+            Stop::Budget => {
+                let Spent { tokens, usd } = self.spent.total;
+                format!("stopping: the budget is spent, by {tokens} tokens and ${usd:.4}; what runs may end")
+            }
             // The printer's own words have been said.
             Stop::Output | Stop::Blocked => return,
             Stop::Signal(signal) => {

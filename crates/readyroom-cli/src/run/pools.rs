@@ -126,6 +126,7 @@ impl<N: Send + 'static> Pools<N> {
             wait: Wait::None,
             record,
             one_shot: settings.one_shot,
+            stall: settings.stall,
             worktrees,
             ..ClusterOptions::default()
         };

@@ -48,6 +48,8 @@ pub enum Input {
     Signal(Signal),
     /// The time is over in which jobs may start.
     Deadline,
+    /// The budget is spent.
+    Budget,
 }
 
 /// How a job ended, as far as the run cares.
@@ -93,6 +95,8 @@ pub enum Stop {
     Output,
     /// The time is over in which jobs may start.
     Deadline,
+    /// The budget is spent.
+    Budget,
     /// A person has to mend something first, or a usage window does not open soon enough.
     Blocked,
     /// A signal.
@@ -102,7 +106,7 @@ pub enum Stop {
 impl Stop {
     /// Whether what runs may end by itself.
     fn lets_end(self) -> bool {
-        matches!(self, Self::MaxFailures | Self::Blocked | Self::Deadline)
+        matches!(self, Self::MaxFailures | Self::Blocked | Self::Deadline | Self::Budget)
     }
 }
 
@@ -298,6 +302,11 @@ impl Run {
                     self.stop(Stop::Deadline, &mut actions);
                 }
             }
+            Input::Budget => {
+                if self.phase == Phase::Running {
+                    self.stop(Stop::Budget, &mut actions);
+                }
+            }
         }
         self.advance(&mut actions);
         actions
@@ -353,7 +362,7 @@ impl Run {
             Phase::Killed(signal) | Phase::Stopping(Stop::Signal(signal)) => ExitStatus::Signal(signal),
             _ if !self.ever_ready && self.failures > 0 => ExitStatus::NotReady,
             Phase::Stopping(Stop::Output | Stop::Blocked) => ExitStatus::StoppedEarly,
-            Phase::Stopping(Stop::MaxFailures | Stop::Deadline) if !self.not_done().is_empty() => {
+            Phase::Stopping(Stop::MaxFailures | Stop::Deadline | Stop::Budget) if !self.not_done().is_empty() => {
                 ExitStatus::StoppedEarly
             }
             _ if self.jobs.iter().all(|job| *job == JobState::Done(Verdict::Succeeded)) => ExitStatus::Success,

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::words::{self, Sent};
 use super::{Cluster, SubmitError};
+use crate::budget::Budget;
 use crate::driver::ContextCommand;
 use crate::error::{Failure, FailureKind};
 use crate::event::TurnId;
@@ -151,7 +152,17 @@ impl Cluster {
         let unread = commands.len();
         let closes = !prompts.is_empty();
         self.inner.pool.mailbox.owe(caller, turn, if closes { 1 } else { unread });
-        let submission = Submission { turn, commands, prompts, mode, timeout, checks: Arc::default(), key, address };
+        let submission = Submission {
+            turn,
+            commands,
+            prompts,
+            mode,
+            timeout,
+            checks: Arc::default(),
+            budget: Budget::default(),
+            key,
+            address,
+        };
         let (planned, instance) = oneshot::channel();
         self.inner.pool.input(Input::Submit {
             submission,

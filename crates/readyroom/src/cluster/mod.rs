@@ -21,12 +21,11 @@ pub use crate::pool::{CallerId, InstanceState, InstanceStatus, Response, Status,
 pub use options::{ClusterOptions, LaunchError, Wait};
 pub use ticket::{Ticket, TurnBuilder};
 
-use crate::check::Checks;
 use crate::driver::ContextCommand;
 use crate::error::{Failure, FailureKind};
 use crate::event::{Event, TurnId};
 use crate::instance::Places;
-use crate::job::{Job, Mode};
+use crate::job::Job;
 use crate::pool::dispatcher::{Rules, Submission};
 use crate::pool::{Gate, Input, PoolHandle, PoolSettings, Sink};
 use crate::tool::{Contract, Definition, DriverKind, Registry};
@@ -170,6 +169,7 @@ impl Cluster {
             context: options.context,
             one_shot: options.one_shot,
             record: options.record.clone(),
+            stall: options.stall,
             places,
         });
         let cluster = Self {
@@ -249,9 +249,7 @@ impl Cluster {
     /// # Errors
     /// `QueueFull` above `max_pending`; `Refused` for a job without a prompt.
     pub fn submit(&self, job: impl Into<Job>) -> Result<Ticket, SubmitError> {
-        let job = job.into();
-        let commands = job.files.into_iter().map(ContextCommand::Add).collect();
-        self.submit_turn(commands, job.prompts, job.mode, job.timeout, job.checks, job.key, None, None)
+        self.submit_job(job.into(), None)
     }
 
     /// Submits a job that waits on its instance for a word before anything of it is sent: to write down that it is
@@ -274,9 +272,7 @@ impl Cluster {
         job: impl Into<Job>,
         word: impl Future<Output = bool> + Send + 'static,
     ) -> Result<Ticket, SubmitError> {
-        let job = job.into();
-        let commands = job.files.into_iter().map(ContextCommand::Add).collect();
-        self.submit_turn(commands, job.prompts, job.mode, job.timeout, job.checks, job.key, None, Some(Gate::new(word)))
+        self.submit_job(job.into(), Some(Gate::new(word)))
     }
 
     /// A turn that is put together step by step; in async code there are no implicit ones.
@@ -292,27 +288,32 @@ impl Cluster {
         TurnBuilder::new(self.clone())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a part of a turn")]
+    fn submit_job(&self, mut job: Job, gate: Option<Gate>) -> Result<Ticket, SubmitError> {
+        let files = std::mem::take(&mut job.files);
+        self.submit_turn(files.into_iter().map(ContextCommand::Add).collect(), job, None, gate)
+    }
+
+    /// Submits a turn of these commands and a job's prompts.
     fn submit_turn(
         &self,
         commands: Vec<ContextCommand>,
-        prompts: Vec<String>,
-        mode: Mode,
-        timeout: Option<Duration>,
-        checks: Checks,
-        key: Option<String>,
+        mut job: Job,
         address: Option<usize>,
         gate: Option<Gate>,
     ) -> Result<Ticket, SubmitError> {
-        if prompts.is_empty() {
-            return Err(Failure::new(FailureKind::BadInput, "the job has no prompt").into());
+        match (job.prompts.last_mut(), &job.checks.schema) {
+            (None, _) => return Err(Failure::new(FailureKind::BadInput, "the job has no prompt").into()),
+            (Some(last), Some(schema)) => last.push_str(&schema.request()),
+            (Some(_), None) => {}
         }
         self.check_address(address)?;
         self.reserve()?;
         let turn = self.next_turn();
         let (reply, response) = oneshot::channel();
+        let Job { prompts, mode, key, timeout, checks, budget, .. } = job;
         let timeout = timeout.or(self.inner.options.timeout);
-        let submission = Submission { turn, commands, prompts, mode, timeout, checks: Arc::new(checks), key, address };
+        let checks = Arc::new(checks);
+        let submission = Submission { turn, commands, prompts, mode, timeout, checks, budget, key, address };
         self.inner.sent.fetch_add(1, Ordering::Relaxed);
         self.inner.pool.input(Input::Submit { submission, sink: Sink::Ticket(reply), planned: None, gate });
         Ok(Ticket::new(turn, response, self.inner.pool.downgrade(), Arc::clone(&self.inner.tickets_done)))

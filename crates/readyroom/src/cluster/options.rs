@@ -37,6 +37,9 @@ pub struct ClusterOptions {
     pub contract: ContractOptions,
     /// The longest time that a turn may run, where the job does not say; 10 minutes. None: no limit.
     pub timeout: Option<Duration>,
+    /// A turn is given up when neither its protocol nor its processes have moved for so long; none: never, which is the default. A
+    /// shared process moves for all.
+    pub stall: Option<Duration>,
     /// How many instances the launch waits for; the first.
     pub wait: Wait,
     /// How long it waits; 60 s.
@@ -62,6 +65,7 @@ impl Default for ClusterOptions {
             context: Context::Fresh,
             contract: ContractOptions::default(),
             timeout: Some(Duration::from_secs(600)),
+            stall: None,
             wait: Wait::First,
             ready_timeout: Duration::from_secs(60),
             max_pending: 10_000,

@@ -11,10 +11,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{Cluster, SubmitError};
-use crate::check::Checks;
 use crate::driver::ContextCommand;
 use crate::event::TurnId;
-use crate::job::{Mode, Outcome};
+use crate::job::{Job, Mode, Outcome};
 use crate::pool::{Input, Response, WeakPool};
 
 /// A submitted job. Awaiting it gives its response. Dropping it cancels nothing. It does not keep the cluster alive: where
@@ -138,8 +137,8 @@ impl TurnBuilder {
     }
 
     fn with_mode(self, prompt: impl Into<String>, mode: Mode) -> Result<Ticket, SubmitError> {
-        let (prompts, checks) = (vec![prompt.into()], Checks::default());
         let Self { cluster, commands, timeout, key, address } = self;
-        cluster.submit_turn(commands, prompts, mode, timeout, checks, key, address, None)
+        let job = Job { mode, timeout, key, ..Job::new(prompt) };
+        cluster.submit_turn(commands, job, address, None)
     }
 }

@@ -141,6 +141,10 @@ impl Actor {
                 report = next_report(&mut self.seat) => Event::Report(report),
                 found = reviewed(&mut self.review) => Event::Reviewed(Box::new(found)),
                 () = until(deadline) => Event::Deadline,
+                () = look_again(self.machine.watches()) => match &self.seat {
+                    Some(seat) => Event::Cpu(seat.link.usage().cpu),
+                    None => continue,
+                },
             };
             self.take(event).await;
         }
@@ -299,6 +303,14 @@ async fn reviewed(review: &mut Option<Reviewing>) -> Reviewed {
         let failure = Failure::new(FailureKind::NotReady, format!("what the job did can't be looked at: {panic}"));
         Reviewed { change: None, value: None, finding: Finding::Broken(failure) }
     })
+}
+
+/// A part of the time in which nothing may move; never, where nothing is watched.
+async fn look_again(stall: Option<Duration>) {
+    match stall {
+        Some(stall) => tokio::time::sleep((stall / 10).clamp(Duration::from_millis(50), Duration::from_secs(10))).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::budget::Budget;
 use crate::check::Checks;
 use crate::driver::{Activity, ContextCommand, ContextReply, Proof};
 use crate::error::Failure;
@@ -27,6 +28,8 @@ pub struct Work {
     pub timeout: Option<Duration>,
     /// What it has to prove.
     pub checks: Arc<Checks>,
+    /// What it may cost.
+    pub budget: Budget,
     /// How many of the commands' answers the pool was told by an earlier process, that ended before the prompt.
     pub told: usize,
 }

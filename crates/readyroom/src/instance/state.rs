@@ -6,13 +6,17 @@ use std::time::{Duration, Instant};
 use super::files;
 use super::messages::{Done, Notice, Order, Work};
 use super::review::{Finding, Review, Reviewed};
-use super::turn::{Active, Cause, Ended, Process};
+use super::turn::{Active, Cause, Ended, Moved, Process};
+use crate::budget::Spent;
 use crate::driver::runtime::{Report, Strays};
 use crate::driver::{Activity, ContextReply, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
 use crate::error::{Failure, FailureKind};
 use crate::event::TurnId;
 use crate::job::{Context, Outcome, Permissions};
 use crate::tool::Limits;
+
+/// A process that uses less than this part of one processor only waits.
+const IDLE_SHARE: u32 = 50;
 
 /// What the machine needs to know of its pool.
 #[derive(Debug, Clone)]
@@ -31,6 +35,8 @@ pub struct Rules {
     pub worktree: bool,
     /// The tool's limits.
     pub limits: Limits,
+    /// Cancel a turn in which nothing has moved for so long; none: never.
+    pub stall: Option<Duration>,
     /// End the process after this many turns; none: never.
     pub recycle_after: Option<u64>,
 }
@@ -50,6 +56,8 @@ pub enum Event {
     Deadline,
     /// What a turn had left running has been ended; the command lines.
     Settled(Vec<String>),
+    /// The CPU time that the process tree has used, while a turn runs.
+    Cpu(Duration),
     /// What a turn has done was looked at.
     Reviewed(Box<Reviewed>),
 }
@@ -140,6 +148,11 @@ impl Machine {
         self.deadline
     }
 
+    /// How long nothing may move in the turn that runs, where one does.
+    pub fn watches(&self) -> Option<Duration> {
+        self.rules.stall.filter(|_| matches!(self.state, State::Running(_)))
+    }
+
     /// Which life this is, from 1.
     pub fn generation(&self) -> u32 {
         self.lives
@@ -157,6 +170,7 @@ impl Machine {
             Event::Report(report) => self.report(report, now, &mut out),
             Event::Deadline => self.late(now, &mut out),
             Event::Settled(strays) => self.settled(strays, now, &mut out),
+            Event::Cpu(used) => self.moved(used, now, &mut out),
             Event::Reviewed(found) => self.reviewed(*found, now, &mut out),
         }
         out
@@ -297,6 +311,19 @@ impl Machine {
         }
     }
 
+    /// Looks whether anything moves: the turn is given up when neither its protocol nor its processes have for too long.
+    fn moved(&mut self, used: Duration, now: Instant, out: &mut Vec<Action>) {
+        let (State::Running(active), Some(stall)) = (&mut self.state, self.rules.stall) else { return };
+        let since = now - active.moved.at;
+        let worked = used.saturating_sub(active.moved.cpu);
+        if worked * IDLE_SHARE > since {
+            active.moved = Moved { at: now, cpu: used };
+        } else if since >= stall {
+            let turn = active.work.turn;
+            self.cancel(Some(turn), &Cause::Stalled(stall), now, out);
+        }
+    }
+
     /// Gives the next prompt to the tool.
     fn begin(&mut self, active: Active, now: Instant, out: &mut Vec<Action>) {
         let prompt = active.work.prompts[active.answers.len()].clone();
@@ -304,10 +331,17 @@ impl Machine {
             let failure = Failure::new(FailureKind::BadInput, "the prompt is empty");
             return self.finish(active, failure.into(), now, out);
         }
+        let mut spent = Spent::default();
+        active.answers.iter().for_each(|answer| spent += Spent::from(&answer.usage));
+        if !active.answers.is_empty() && active.work.budget.is_spent(&spent) {
+            let message = format!("its budget is spent: {} tokens, ${:.4}", spent.tokens, spent.usd);
+            return self.finish(active, Failure::new(FailureKind::Budget, message).into(), now, out);
+        }
         let files = if active.answers.is_empty() { active.files.clone() } else { Vec::new() };
         let turn = Turn { prompt, mode: active.work.mode, files, permissions: self.rules.permissions };
         out.push(Action::Request(Request::Begin { slot: self.slot, turn }));
         let deadline = active.deadline();
+        let active = Active { moved: Moved { at: now, cpu: active.moved.cpu }, ..active };
         self.enter(State::Running(Box::new(active)), deadline);
     }
 
@@ -364,6 +398,7 @@ impl Machine {
             Report::Accepted => {}
             Report::Activity(activity) => {
                 if let State::Running(active) | State::Cancelling(active, _) = &mut self.state {
+                    active.moved.at = now;
                     if let Activity::Retrying { why, .. } = &activity {
                         active.announced.clone_from(why);
                     }

@@ -13,6 +13,7 @@ fn rules(context: Context) -> Rules {
         native_context: false,
         commands: false,
         worktree: false,
+        stall: None,
         limits: Limits::default(),
         recycle_after: None,
     }
@@ -27,6 +28,7 @@ fn work(turn: u64, prompts: &[&str]) -> Work {
         mode: crate::job::Mode::Default,
         timeout: Some(Duration::from_secs(10)),
         checks: std::sync::Arc::default(),
+        budget: crate::Budget::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::messages::{Done, Work};
 use super::review::{Repairs, Review};
 use crate::driver::{ContextCommand, ContextReply, Proof};
-use crate::error::Failure;
+use crate::error::{Failure, FailureKind};
 use crate::job::{Answer, Outcome, Timings};
 
 /// Why a turn is being cancelled.
@@ -14,6 +14,15 @@ use crate::job::{Answer, Outcome, Timings};
 pub(super) enum Cause {
     Asked,
     Late(Duration),
+    Stalled(Duration),
+}
+
+/// When something last moved in a turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moved {
+    pub at: Instant,
+    /// The CPU time that had been used by then.
+    pub cpu: Duration,
 }
 
 /// A turn on an instance.
@@ -29,6 +38,7 @@ pub(super) struct Active {
     pub proof: Option<Proof>,
     pub began: Instant,
     pub announced: String,
+    pub moved: Moved,
     /// How often it was asked to mend what it had done.
     pub repairs: Repairs,
 }
@@ -44,6 +54,7 @@ impl Active {
             proof,
             began: now,
             announced: String::new(),
+            moved: Moved { at: now, cpu: Duration::ZERO },
             repairs: Repairs::default(),
         }
     }
@@ -57,6 +68,10 @@ impl Active {
     pub fn stopped(&self, cause: &Cause) -> Outcome {
         match cause {
             Cause::Asked => Outcome::Cancelled,
+            Cause::Stalled(after) => {
+                let message = format!("no event and no work of its processes for {} s", after.as_secs_f64());
+                Failure::new(FailureKind::Stalled, message).with_stderr(self.announced.clone()).into()
+            }
             Cause::Late(after) => Outcome::TimedOut { after: *after, evidence: self.announced.clone() },
         }
     }

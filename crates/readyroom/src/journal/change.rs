@@ -46,19 +46,3 @@ pub struct Recorded {
     /// The branch that it is kept as, where it is kept as one.
     pub branch: Option<String>,
 }
-
-/// What attempts have cost, as far as their tools tell.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Spent {
-    /// Tokens in both directions.
-    pub tokens: u64,
-    /// In US dollars.
-    pub usd: f64,
-}
-
-impl std::ops::AddAssign for Spent {
-    fn add_assign(&mut self, other: Self) {
-        self.tokens = self.tokens.saturating_add(other.tokens);
-        self.usd += other.usd;
-    }
-}

@@ -12,7 +12,7 @@ mod restart;
 mod store;
 mod writer;
 
-pub use change::{ChangeState, Recorded, Spent};
+pub use change::{ChangeState, Recorded};
 pub use lease::{Holder, Lease};
 pub use restart::{JobState, Next, Wishes, next};
 pub use store::{Batch, BatchState, Job, NewBatch, NewJob, Store};

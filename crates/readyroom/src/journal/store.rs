@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 use serde_json::Value;
 
-use super::{ChangeState, Entry, JobState, JournalError, Recorded, Spent};
+use super::{ChangeState, Entry, JobState, JournalError, Recorded};
+use crate::budget::Spent;
 use crate::workspace::Change;
 
 /// One step from each version to the next; the version of a new file is their number.

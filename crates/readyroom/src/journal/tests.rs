@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use serde_json::json;
 
 use super::*;
+use crate::budget::Spent;
 use crate::workspace::{Change, Edit, EditKind};
 
 fn batch(directory: &Path, jobs: usize) -> NewBatch {

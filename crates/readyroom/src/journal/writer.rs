@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 
 use serde_json::Value;
 
-use super::{ChangeState, JobState, JournalError, Lease, Recorded, Spent, Store};
+use super::{ChangeState, JobState, JournalError, Lease, Recorded, Store};
+use crate::budget::Spent;
 
 /// Entries in one write at most, so that the first of them does not wait for ever.
 const TOGETHER: usize = 512;

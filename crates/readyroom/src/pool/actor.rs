@@ -43,6 +43,8 @@ pub struct PoolSettings {
     pub one_shot: bool,
     /// Where records go.
     pub record: Option<PathBuf>,
+    /// How long nothing may move in a turn.
+    pub stall: Option<Duration>,
     /// Where the instances get worktrees; none: all work in the contract's directory.
     pub places: Option<Arc<Places>>,
 }
@@ -212,6 +214,7 @@ fn instance_settings(settings: &PoolSettings, index: usize, limits: &Limits) -> 
             native_context: contract.definition.commands.native(),
             commands: contract.runs_commands(),
             worktree: settings.places.is_some(),
+            stall: settings.stall,
             limits: limits.clone(),
             recycle_after,
         },

@@ -65,6 +65,7 @@ impl World {
             cwd: "/".into(),
             native_context: true,
             commands: true,
+            stall: None,
             worktree: context == Context::Fresh,
             limits: Limits::default(),
             recycle_after: on_demand.then_some(1),
@@ -211,6 +212,7 @@ impl World {
             mode: Mode::Default,
             timeout: Some(Duration::from_secs(10)),
             checks: std::sync::Arc::default(),
+            budget: crate::Budget::default(),
             key: Some(format!("key {}", self.submitted % 3)),
             address,
         };

@@ -550,6 +550,20 @@ impl Definition {
         }
     }
 
+    /// Whether it tells what a turn cost: in tokens, in dollars.
+    pub fn reports(&self) -> (bool, bool) {
+        match self.driver {
+            DriverKind::Repl => {
+                let told =
+                    |name: &str| self.repl.as_ref().is_some_and(|repl| repl.ran.contains(&format!("(?P<{name}>")));
+                (told("input"), told("cost"))
+            }
+            DriverKind::Oneshot => (false, false),
+            DriverKind::Claude => (true, true),
+            DriverKind::Codex | DriverKind::Acp => (true, false),
+        }
+    }
+
     /// The path in which the definition's file text for `home` stands (`{home}` replaced).
     pub fn files_in(&self, home: &std::path::Path) -> Vec<(PathBuf, &str)> {
         self.files

@@ -124,7 +124,9 @@ impl Worktree {
         let listed = repository.git(["worktree", "list", "--porcelain", "-z"]).bytes()?;
         let roots = listed.split(|byte| *byte == 0).filter_map(|line| line.strip_prefix(b"worktree ")).map(git::path);
         let left = roots.filter(|root| root.starts_with(place) && root.is_dir());
-        Ok(left.map(|root| Self { brought: Vec::new(), root, repository: repository.clone(), base: base.clone() }).collect())
+        Ok(left
+            .map(|root| Self { brought: Vec::new(), root, repository: repository.clone(), base: base.clone() })
+            .collect())
     }
 }
 

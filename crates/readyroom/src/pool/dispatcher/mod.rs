@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::response::{InstanceState, Response};
 use super::router::{Load, Router, Routing};
 use super::supervision::{Supervisor, Verdict};
+use crate::budget::Budget;
 use crate::check::Checks;
 use crate::driver::Activity;
 use crate::driver::{ContextCommand, ContextReply};
@@ -57,6 +58,8 @@ pub struct Submission {
     pub timeout: Option<Duration>,
     /// What it has to prove.
     pub checks: Arc<Checks>,
+    /// What it may cost.
+    pub budget: Budget,
     /// The sticky key.
     pub key: Option<String>,
     /// The instance that it must go to.

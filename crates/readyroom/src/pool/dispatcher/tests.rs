@@ -24,6 +24,7 @@ fn submission(turn: u64) -> Submission {
         mode: Mode::Default,
         timeout: None,
         checks: Arc::default(),
+        budget: Budget::default(),
         key: None,
         address: None,
     }

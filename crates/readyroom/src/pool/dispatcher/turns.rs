@@ -56,6 +56,7 @@ impl Dispatcher {
                 mode: addition.mode,
                 timeout: addition.timeout,
                 checks: Arc::clone(&turn.submission.checks),
+                budget: turn.submission.budget,
                 told: 0,
             };
             out.push(Action::Order(*instance, Order::Add(Box::new(work))));
@@ -186,6 +187,7 @@ impl Dispatcher {
             mode: submission.mode,
             timeout: submission.timeout,
             checks: Arc::clone(&submission.checks),
+            budget: submission.budget,
             told: turn.told,
         };
         self.instances[at].state = InstanceState::Busy { turn: id };
