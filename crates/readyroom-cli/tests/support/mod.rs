@@ -222,6 +222,35 @@ impl Started {
         }
     }
 
+    /// Reads stderr until so many lines that begin with `start` have come, or it ends.
+    pub fn wait_for_lines(&mut self, start: &str, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = 0;
+        while seen < count {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    seen += usize::from(line.starts_with(start));
+                    self.err.push_str(&line);
+                    self.err.push('\n');
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    let _ = self.child.kill();
+                    panic!("stderr never had {count} lines of {start:?}:\n{}", self.err);
+                }
+            }
+        }
+    }
+
+    /// Reads stderr for so long.
+    pub fn look_for(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            self.err.push_str(&line);
+            self.err.push('\n');
+        }
+    }
+
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
