@@ -41,6 +41,14 @@ def seconds(name: str, value: Any) -> float:
     return float(value)
 
 
+def dollars(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of US dollars, not {type(value).__name__}")
+    if not value > 0:
+        raise ValueError(f"{name} must be above zero, not {value}")
+    return float(value)
+
+
 def optional_seconds(name: str, value: Any) -> float | None:
     return None if value is None else seconds(name, value)
 

@@ -52,6 +52,11 @@ class Outcome:
     timings: Timings = field(default_factory=Timings)
     instance: int | None = None
     generation: int | None = None
+    #: The value in its answer that fits its schema.
+    value: Any = None
+    #: What it changed in its worktree: ``state`` (``pending``, ``applied``, ``conflict``, ``kept``), ``branch``, ``base`` and
+    #: ``files``; None where it had none, or changed nothing.
+    change: Mapping[str, Any] | None = None
     #: The whole line, as ``docs/outcome.schema.json`` describes it.
     record: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -76,6 +81,8 @@ class Outcome:
             timings=Timings(seconds["queued"], seconds["turn"], seconds["reset"]),
             instance=record["instance"],
             generation=record["generation"],
+            value=record["value"],
+            change=record["change"],
             record=record,
         )
 
@@ -128,6 +135,14 @@ def run_batch(
     max_failures: int | None = None,
     retries: int = 3,
     on_limit: str = "wait",
+    workspace: str = "shared",
+    verify: str | None = None,
+    schema: Mapping[str, Any] | None = None,
+    require_change: bool = False,
+    only_files: bool = False,
+    budget_usd: float | None = None,
+    budget_tokens: int | None = None,
+    name: str | None = None,
     journal: _Path | None = None,
     tool_files: Iterable[_Path] = (),
     args: Iterable[str] = (),
@@ -139,6 +154,15 @@ def run_batch(
 
     :param retries: how often a job is tried again when its instance crashes, or its model fails.
     :param on_limit: when a usage limit is reached: ``wait`` until it is over, or ``stop``, to be resumed.
+    :param workspace: ``shared``: all work in the directory; ``worktree``: each instance in a git worktree of its own, and what a
+        job changed comes to the directory when it has succeeded.
+    :param verify: a shell command that has to succeed after each job; ``$1`` is the job's file. Its failure goes back to the tool.
+    :param schema: a JSON Schema; the answer has to hold a value that fits, which is the outcome's ``value``.
+    :param require_change: a job that changes nothing has failed; needs worktrees.
+    :param only_files: a job that changes other files than its own has failed; needs worktrees.
+    :param budget_usd: nothing more is started once the batch has cost so much, as far as its tools tell.
+    :param budget_tokens: the same in tokens.
+    :param name: a name for the batch; where there is one of this name, only jobs run that it does not have yet.
     :param progress: a bar (tqdm, where it is installed); by default where stderr is a terminal.
     :param on_outcome: called with each outcome as it comes.
     :raises BadInput: the jobs or the options can't be used; nothing was started.
@@ -162,6 +186,16 @@ def run_batch(
         command += ["--max-failures", str(_checks.whole("max_failures", max_failures, 1, 2**31))]
     command += ["--retries", str(_checks.whole("retries", retries, 0, 2**31))]
     command += ["--on-limit", _checks.one_of("on_limit", on_limit, ("wait", "stop"))]
+    command += ["--workspace", _checks.one_of("workspace", workspace, ("shared", "worktree"))]
+    command += [flag for flag, wanted in (("--require-change", require_change), ("--only-files", only_files)) if wanted]
+    if verify is not None:
+        command.append(f"--verify={_checks.text('verify', verify)}")
+    if budget_usd is not None:
+        command += ["--budget-usd", f"{_checks.dollars('budget_usd', budget_usd):f}"]
+    if budget_tokens is not None:
+        command += ["--budget-tokens", str(_checks.whole("budget_tokens", budget_tokens, 1, 2**63 - 1))]
+    if name is not None:
+        command += ["--batch", _checks.text("name", name)]
     for file in _checks.paths("tool_files", tool_files):
         command += ["--tools", file]
     for arg in _checks.words("args", args):
@@ -170,7 +204,12 @@ def run_batch(
     if directory is not None:
         command += ["--directory", directory]
     lines = "".join(json.dumps(_line(job)) + "\n" for job in all_jobs)
-    return _run(command, lines, len(all_jobs), journal, progress, on_outcome)
+    with tempfile.NamedTemporaryFile("w", suffix=".schema.json", encoding="utf-8") as file_of_schema:
+        if schema is not None:
+            json.dump(schema, file_of_schema)
+            file_of_schema.flush()
+            command += ["--schema", file_of_schema.name]
+        return _run(command, lines, len(all_jobs), journal, progress, on_outcome)
 
 
 def resume(

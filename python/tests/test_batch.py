@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,26 @@ def test_an_exception_in_the_callback_stops_the_batch() -> None:
 def test_a_bar_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_batch(["one", "two"], tool="echo", progress=True).ok
     assert "2/2" in capfd.readouterr().err
+
+
+def test_jobs_in_worktrees_have_to_prove_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (["init", "-q"], ["config", "user.name", "me"], ["config", "user.email", "me@localhost"]):
+        subprocess.run(["git", *command], check=True)
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("old\n")
+    subprocess.run(["git", "add", "."], check=True)
+    subprocess.run(["git", "commit", "-qm", "first"], check=True)
+    jobs = [Job(f"@edit {name} new", id=name, files=[]) for name in ("a", "b")]
+    result = run_batch(jobs, tool="echo", workspace="worktree", require_change=True, verify="grep -q new a b", progress=False)
+    assert result.ok, result
+    assert [outcome.change["state"] for outcome in result] == ["applied", "applied"]
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["new\n", "new\n"]
+    assert not run_batch(["nothing"], tool="echo", workspace="worktree", require_change=True, progress=False).ok
+    schema = {"type": "object", "required": ["n"]}
+    fits = run_batch(['it is {"n": 5}'], tool="echo", schema=schema, permissions="read", name="once", progress=False)
+    assert fits[0].value == {"n": 5}
+    assert len(run_batch(['it is {"n": 5}'], tool="echo", permissions="read", name="once", progress=False)) == 0
+    for wrong in ({"workspace": "elsewhere"}, {"budget_usd": 0}, {"budget_tokens": 0}):
+        with pytest.raises(ValueError):
+            run_batch(["x"], tool="echo", **wrong)
