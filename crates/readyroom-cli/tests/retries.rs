@@ -161,3 +161,62 @@ fn an_outage_costs_no_jobs() {
     readyroom(&place, &["resume"]).expect(0);
     assert!(jobs(&place).iter().all(|(state, _)| state == "succeeded"), "{:?}", jobs(&place));
 }
+
+/// 2,000 jobs while every fiftieth end costs an instance its life, 5% are asked to wait, 5% fail on the server's side and 2% of
+/// the streams are dropped, each at the first try: all succeed, and no wait costs a retry.
+#[test]
+fn two_thousand_jobs_in_bad_weather_all_succeed() {
+    const JOBS: usize = 2000;
+    let place = place();
+    let weather = |job: usize| match job % 100 {
+        // A provider says so to all who ask at that time.
+        3..=7 => Some("slow down, retry after 1s"),
+        9 | 27 | 47 | 67 | 87 => Some("500"),
+        11 | 61 => Some("the stream was dropped"),
+        _ => None,
+    };
+    std::fs::create_dir(place.sandbox.dir().join("met")).unwrap();
+    let prompt = |job: usize| match weather(job) {
+        Some(words) => format!("@until 1 met/{job} E: {words}"),
+        None => format!("@sleep 2\n@until 0 met/{job} never"),
+    };
+    let lines: String = (0..JOBS)
+        .map(|job| serde_json::json!({ "id": format!("{job}"), "prompt": prompt(job) }).to_string() + "\n")
+        .collect();
+    let from = place.file("jobs.jsonl", lines);
+    let words = ["-v", "-j", "8", "--permissions", "read", "--retries", "3", "--from", from.to_str().unwrap()];
+    let mut running = place.start(&words);
+    let (mut pids, mut ended, mut killed) = (std::collections::BTreeMap::new(), 0, 0);
+    while let Some(line) = running.next_line() {
+        if let Some((name, rest)) = line.split_once(": started, life ") {
+            pids.insert(name.to_owned(), rest.split_once("pid ").unwrap().1.parse::<i32>().unwrap());
+        }
+        if line.starts_with("ok ") {
+            ended += 1;
+            if ended % 50 == 0
+                && let Some((_, pid)) = pids.pop_first()
+            {
+                let pid = rustix::process::Pid::from_raw(pid).unwrap();
+                // One that has ended since is a zombie at most: its owner has not let go of it before it said so.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                killed += 1;
+            }
+        }
+    }
+    let finished = running.finish().expect(0);
+    assert!(killed >= 30, "{killed} instances were killed");
+    assert!(finished.err.contains("all wait and go on slower"), "{}", finished.err);
+    let shown = readyroom(&place, &["batch", "show", "--json"]).expect(0).out;
+    for line in shown.lines() {
+        let job: Value = serde_json::from_str(line).unwrap();
+        let attempts = job["attempts"].as_u64().unwrap();
+        assert_eq!(job["state"], "succeeded", "{job:#}");
+        let number = job["id"].as_str().unwrap().parse::<usize>().unwrap();
+        assert!(attempts >= 1 + u64::from(weather(number).is_some()), "{job:#}");
+    }
+    // What the provider asks to wait for is no job's own failure.
+    let own: u64 = (0..JOBS).filter(|job| weather(*job).is_some_and(|words| !words.starts_with("slow"))).count() as u64;
+    let retried = finished.err.matches(": again in ").count() as u64;
+    assert!((own..=own + killed).contains(&retried), "{retried} retries for {own} failures and {killed} kills");
+    place.nothing_left();
+}

@@ -242,6 +242,22 @@ impl Started {
         }
     }
 
+    /// The next line of stderr; none at its end.
+    pub fn next_line(&mut self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => {
+                self.err.push_str(&line);
+                self.err.push('\n');
+                Some(line)
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let _ = self.child.kill();
+                panic!("nothing more came:\n{}", self.err);
+            }
+        }
+    }
+
     /// Reads stderr for so long.
     pub fn look_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
