@@ -7,6 +7,7 @@
 
 mod demo;
 mod fill;
+mod journal;
 mod python;
 mod stats;
 mod turn;
@@ -49,6 +50,15 @@ enum Part {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// Durable outcomes a second against the disk's own rate, and a batch of 100,000 jobs.
+    Journal {
+        /// How many jobs for the rate.
+        #[arg(long, default_value_t = 20_000)]
+        jobs: usize,
+        /// How many jobs in the large batch.
+        #[arg(long, default_value_t = 100_000)]
+        large: usize,
+    },
     /// A turn from Python against one from Rust; how soon `read_any` returns; memory over 100,000 turns.
     Python {
         /// Turns in a round.
@@ -73,6 +83,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Part::Warm { tools, jobs, one_shots } => warm::run(&tools, jobs, one_shots)?,
         Part::Fill => fill::run()?,
         Part::Turn { turns, rounds } => turn::run(turns, rounds)?,
+        Part::Journal { jobs, large } => journal::run(jobs, large)?,
         Part::Python { turns, rounds } => python::turn(turns, rounds)?,
         Part::Rollout { files } => python::rollout(files)?,
     };
