@@ -312,3 +312,88 @@ fn a_batch_is_cancelled_from_elsewhere_and_never_goes_on() {
     assert!(jobs(&place).values().all(|job| job["state"] == "dropped"));
     no_worktree_left(&place);
 }
+
+/// Eight instances edit the same few files: the tree is what the applied changes give in the order in which they are
+/// recorded, all others are branches, and what the caller edited meanwhile is there.
+#[test]
+fn overlapping_edits_are_applied_in_the_recorded_order_or_are_branches() {
+    let place = place();
+    let lines: String = (1..=40).map(|line| format!("line {line}\n")).collect();
+    place.file("shared", &lines);
+    place.sandbox.commit();
+    let base = place.sandbox.git(&["rev-parse", "HEAD"]);
+    // Job N changes line N % 20 * 2 + 1 and makes a file of its own; two jobs want each line.
+    let inputs: Vec<String> = (0..40).map(|job| (job % 20 * 2 + 1).to_string() + "/" + &job.to_string()).collect();
+    let prompt = "@sh sed -i \"s|^line {//}$|by {/}|\" shared; mkdir -p made; echo {/} > made/{/}";
+    let mut words = vec!["-v", "-j", "8", prompt];
+    words.extend(inputs.iter().map(String::as_str));
+    let mut started = place.start(&words);
+    started.wait_for_lines("ok ", 1);
+    place.file("f7", "mine meanwhile\n");
+    started.finish().expect(1);
+    let jobs = jobs(&place);
+    let of = |state: &str| jobs.values().filter(|job| job["outcome"]["change"]["state"] == state).count();
+    assert_eq!((of("applied"), of("conflict")), (20, 20));
+
+    // The same changes, one after the other, on the base alone.
+    let again = tempfile_worktree(&place, base.trim());
+    let id = jobs.values().next().unwrap()["outcome"]["batch"].as_str().unwrap().to_owned();
+    let journal = readyroom::journal::Store::open(&place.sandbox.home().join(".local/state/readyroom/journal.sqlite"));
+    for (_, recorded) in journal.unwrap().changes(&id).unwrap() {
+        if recorded.state == readyroom::journal::ChangeState::Applied {
+            let repository = readyroom::workspace::Repository::open(&again).unwrap();
+            assert_eq!(repository.apply(&recorded.change).unwrap(), readyroom::workspace::Applied::Whole);
+        } else {
+            let branch = recorded.branch.unwrap();
+            assert!(!place.sandbox.git(&["rev-parse", "--verify", &branch]).is_empty());
+        }
+    }
+    assert_eq!(fs::read_to_string(again.join("shared")).unwrap(), place.read("shared"));
+    let made = |root: &Path| {
+        let mut names: Vec<_> =
+            fs::read_dir(root.join("made")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(made(&again), made(place.sandbox.dir()));
+    assert_eq!(place.read("f7"), "mine meanwhile\n");
+    assert_eq!(status(&place), " M f7\n M f9\n M shared\n?? made/\n".replace(" M f9\n", ""));
+    place.sandbox.git(&["worktree", "remove", "--force", again.to_str().unwrap()]);
+}
+
+/// A worktree of the test's own at a commit.
+fn tempfile_worktree(place: &Place, commit: &str) -> std::path::PathBuf {
+    let root = place.sandbox.home().join("again");
+    place.sandbox.git(&["worktree", "add", "--quiet", "--detach", root.to_str().unwrap(), commit]);
+    root
+}
+
+#[test]
+fn odd_repositories_work_or_are_refused_before_anything_is_sent() {
+    let place = place();
+    place.sandbox.git(&["checkout", "--quiet", "--detach"]);
+    place.run(&["@edit {} new", "f1"]).expect(0);
+    assert_eq!(place.read("f1"), "new\n", "a detached HEAD");
+    let refused = |words: &[&str], why: &str| {
+        let finished = place.run(&[words, &["@edit {} new", "f2"]].concat()).expect(2);
+        finished.says(why);
+        assert_eq!(place.read("f2"), "2\n");
+    };
+    let huge = fs::File::create(place.sandbox.dir().join("huge")).unwrap();
+    huge.set_len(3 << 30).unwrap();
+    refused(&[], "add what is not source to .gitignore");
+    place.run(&["--workspace", "shared", "see {}", "f2"]).expect(0);
+    fs::remove_file(place.sandbox.dir().join("huge")).unwrap();
+    let mut command = place.command(&["run", "-t", "echo", "@edit {} new", "f2"]);
+    command.env("PATH", "/nowhere");
+    place.finish(command).expect(2).says("git was not found on PATH").says("--workspace shared");
+    // A place for worktrees that can't be written to: nothing is sent, and the batch goes on when there is one.
+    let blocked = place.sandbox.home().join(".local/state/readyroom/worktrees");
+    fs::write(&blocked, "").unwrap();
+    let failed = place.run(&["@edit {} new", "f2"]);
+    assert!(failed.code() == 2 || failed.code() == 3, "{failed:#?}");
+    failed.says("worktrees");
+    fs::remove_file(blocked).unwrap();
+    place.run(&["@edit {} new", "f2"]).expect(0);
+    no_worktree_left(&place);
+}
