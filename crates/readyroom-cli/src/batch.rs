@@ -103,6 +103,7 @@ impl Recipe {
 #[derive(Debug)]
 pub struct Journal {
     writer: Arc<Writer>,
+    path: PathBuf,
     batch: String,
     /// Each job's place in the batch.
     places: Vec<usize>,
@@ -151,8 +152,14 @@ impl Journal {
         if recipe.workspaces.is_some() {
             store.extend(&id, &serde_json::to_value(&*recipe)?, &[], &[])?;
         }
+        let path = store.path().to_owned();
         let writer = Arc::new(Writer::start(store, lease)?);
-        Ok(Self { writer, batch: id, places: (0..plan.jobs.len()).collect(), before: Before::default() })
+        Ok(Self { writer, path, batch: id, places: (0..plan.jobs.len()).collect(), before: Before::default() })
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What was spent before.
@@ -397,8 +404,15 @@ fn go_on(
     store.enter(&entries)?;
     let conflicts = take_up(&mut store, batch, &recipe)?;
     let plan = Plan::assemble(jobs, &recipe.kinds, instances);
+    let path = store.path().to_owned();
     let writer = Arc::new(Writer::start(store, lease)?);
-    Ok(Resumed { recipe, plan, journal: Journal { writer, batch: batch.to_owned(), places, before }, lost, conflicts })
+    Ok(Resumed {
+        recipe,
+        plan,
+        journal: Journal { writer, path, batch: batch.to_owned(), places, before },
+        lost,
+        conflicts,
+    })
 }
 
 /// Brings in order what an owner who was killed left of a batch's worktrees, and applies what was to be applied. How many changes

@@ -79,3 +79,48 @@ fn a_turn_in_which_nothing_moves_is_given_up_and_a_busy_one_is_not() {
     };
     assert_eq!((outcome("@hang"), outcome(busy), outcome("fine")), ("stalled".into(), "none".into(), "none".into()));
 }
+
+/// What a tool prints of its own keys stands nowhere that we write, but for its answers.
+#[test]
+fn no_secret_is_told_or_kept() {
+    const SECRET: &str = "sk-planted-0123456789";
+    let place = Place::new();
+    let prompts = ["@sh echo key $MY_API_KEY > /proc/$PPID/fd/2; kill -9 $PPID", "@sleep 1"];
+    let verify = "echo again $MY_API_KEY; false";
+    let words = [
+        "run",
+        "-v",
+        "-t",
+        "echo",
+        "--retries",
+        "0",
+        "-j",
+        "1",
+        "--json",
+        "-",
+        "--verify",
+        verify,
+        "--verify-rounds",
+        "0",
+    ];
+    let mut command = place.command(&[&words[..], &["{}"], &prompts[..]].concat());
+    command.env("MY_API_KEY", SECRET);
+    let finished = place.finish(command).expect(1);
+    assert!(finished.out.contains("crashed") && finished.out.contains("[secret]"), "{finished:#?}");
+    let state = place.sandbox.home().join(".local/state/readyroom");
+    let mut seen = vec![finished.out.into_bytes(), finished.err.into_bytes()];
+    for entry in std::fs::read_dir(&state).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+        seen.push(std::fs::read(entry.path()).unwrap());
+    }
+    for bytes in seen {
+        assert!(
+            !bytes.windows(SECRET.len()).any(|window| window == SECRET.as_bytes()),
+            "{}",
+            String::from_utf8_lossy(&bytes)
+        );
+    }
+    let log = std::fs::read_to_string(state.join("journal.log")).unwrap();
+    assert!(log.contains("Z ") && log.contains("crashed") && log.contains("verify_failed"), "{log}");
+}

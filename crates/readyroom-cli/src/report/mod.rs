@@ -2,6 +2,7 @@
 //! elsewhere. One thread, the [`printer`], owns it together with the outputs, so that nothing else ever writes.
 
 pub mod bars;
+pub mod log;
 pub mod plain;
 pub mod printer;
 pub mod render;

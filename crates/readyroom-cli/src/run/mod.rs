@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use readyroom::batch::{Again, Attempt, Next, PoolEffect};
 use readyroom::cluster::Response;
 use readyroom::driver::Activity;
@@ -27,8 +28,9 @@ use crate::batch::{Before, Journal, branch_name, left};
 use crate::exit::{ExitStatus, Signal};
 use crate::output::{self, Outputs};
 use crate::plan::{Plan, Template};
+use crate::report::log::{self, Logged};
 use crate::report::printer::{Message, Printer, Reply};
-use crate::report::{Ended, JobChange, Verbosity, text};
+use crate::report::{Ended, JobChange, Reporter, Verbosity, text};
 use crate::settings::Settings;
 
 use apply::{Applier, Brought, Wanted};
@@ -107,7 +109,7 @@ pub fn run(
         let printer = Printer {
             plan: Arc::clone(&plan),
             one_shot: settings.one_shot,
-            reporter: settings.reporter(),
+            reporter: reporter(&settings, journal.as_ref())?,
             outputs,
             verbosity: settings.verbosity,
             look: settings.terminal.look,
@@ -171,6 +173,16 @@ pub fn run(
     });
     runtime.shutdown_background();
     status
+}
+
+/// The reporter, with a log beside the journal.
+fn reporter(settings: &Settings, journal: Option<&Journal>) -> anyhow::Result<Box<dyn Reporter>> {
+    let shown = settings.reporter();
+    let Some(journal) = journal else { return Ok(shown) };
+    let path = log::path_beside(journal.path());
+    let logged = Logged::open(shown, &path, journal.batch())
+        .with_context(|| format!("the log {} can't be written; name another journal with --journal", path.display()))?;
+    Ok(Box::new(logged))
 }
 
 struct Shell {

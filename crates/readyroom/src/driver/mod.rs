@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Exit, Failure};
 use crate::job::{Answer, Mode, Permissions};
-use crate::tool::Contract;
+use crate::tool::{Contract, Secrets};
 
 pub mod acp;
 pub mod claude;
@@ -146,6 +146,19 @@ pub enum Activity {
     Granted(String),
     /// The tool asked for a permission, and did not get it.
     Denied(String),
+}
+
+impl Activity {
+    /// Takes secrets out of everything but the answer's own text.
+    pub(crate) fn hide(&mut self, secrets: &Secrets) {
+        match self {
+            Self::Text(_) => {}
+            Self::ToolStarted(what) | Self::ToolEnded(what) | Self::Granted(what) | Self::Denied(what) => {
+                secrets.hide(what)
+            }
+            Self::Retrying { why, .. } => secrets.hide(why),
+        }
+    }
 }
 
 /// How a turn ended, as far as the driver can tell.

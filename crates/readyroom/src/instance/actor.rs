@@ -243,6 +243,14 @@ impl Actor {
     fn start_review(&mut self, review: Review) {
         let (stop, stopped) = watch::channel(false);
         let look = review.carry_out(self.desk.clone(), self.settings.rules.cwd.clone(), stopped);
+        let secrets = self.settings.contract.secrets();
+        let look = async move {
+            let mut found = look.await;
+            if let Finding::Bad(failure) | Finding::Broken(failure) = &mut found.finding {
+                secrets.hide_in(failure);
+            }
+            found
+        };
         self.review = Some(Reviewing { stop, task: tokio::spawn(look) });
     }
 

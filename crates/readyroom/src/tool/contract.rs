@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Definition, DriverKind, EnvPolicy};
+use super::{Definition, DriverKind, EnvPolicy, Secrets};
 use crate::error::{Failure, FailureKind};
 use crate::job::Permissions;
 
@@ -166,6 +166,11 @@ impl Contract {
     pub fn runs_commands(&self) -> bool {
         let agent = !matches!(self.definition.driver, DriverKind::Repl | DriverKind::Oneshot);
         agent && !self.definition.level(self.permissions).prevents.iter().any(|held| held == "shell")
+    }
+
+    /// The values of its environment that are not to be told.
+    pub fn secrets(&self) -> Secrets {
+        Secrets::of(&self.definition, &self.env)
     }
 
     /// The whole command line.

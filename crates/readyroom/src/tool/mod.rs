@@ -10,6 +10,7 @@ pub mod document;
 mod layers;
 mod probe;
 mod registry;
+mod secrets;
 pub mod trust;
 mod validate;
 
@@ -20,3 +21,4 @@ pub use discovery::{Found, find};
 pub use layers::{AimFile, Layers, ProjectFile, ProjectFileKind};
 pub use probe::{version, version_within};
 pub use registry::{Entry, Ignored, Registry, RegistryError, Undriven};
+pub use secrets::Secrets;

@@ -17,10 +17,10 @@ use tokio::sync::{mpsc, watch};
 pub use record::Recorder;
 pub use shared::{Left, Seat, SharedProcess};
 
-use super::{Activity, ContextReply, Effect, Proof, Request, Slot, TurnEnd};
+use super::{Activity, ContextReply, Effect, Proof, Request, Slot, TurnEnd, TurnStatus};
 use crate::error::{Exit, Failure, FailureKind};
 use crate::process::{self, Handle, ProcessInfo, SpawnError, TreeUsage};
-use crate::tool::{Contract, Transport};
+use crate::tool::{Contract, Secrets, Transport};
 
 /// How many reports may wait for an instance before the link stops reading its tool.
 const REPORTS: usize = 1024;
@@ -55,6 +55,23 @@ pub enum Report {
     Gone(Failure),
 }
 
+impl Report {
+    /// Takes secrets out of everything but the tool's own answers.
+    fn hide(&mut self, secrets: &Secrets) {
+        match self {
+            Self::NotFresh(failure) | Self::Gone(failure) => secrets.hide_in(failure),
+            Self::Ended(end) => {
+                if let TurnStatus::Failed(failure) = &mut end.status {
+                    secrets.hide_in(failure);
+                }
+            }
+            Self::Activity(activity) => activity.hide(secrets),
+            Self::Anomaly(what) => secrets.hide(what),
+            Self::Ready { .. } | Self::Pong | Self::Fresh(_) | Self::ContextDone(_) | Self::Accepted => {}
+        }
+    }
+}
+
 /// Which of the processes that were started in a turn it has left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strays {
@@ -87,6 +104,8 @@ enum Stop {
 #[derive(Debug, Default)]
 struct Seats {
     state: Mutex<SeatState>,
+    /// What no report may hold, but for what the tool itself answers.
+    secrets: Secrets,
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +121,8 @@ impl Seats {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn tell(&self, slot: Slot, report: Report) {
+    async fn tell(&self, slot: Slot, mut report: Report) {
+        report.hide(&self.secrets);
         let seat = self.lock().taken.get(&slot).cloned();
         if let Some(seat) = seat {
             // An instance that has left its seat needs no report.
@@ -111,13 +131,15 @@ impl Seats {
     }
 
     /// Whoever sits here will hear nothing more, and whoever comes hears of this failure.
-    fn abandon(&self, failure: Failure) {
+    fn abandon(&self, mut failure: Failure) {
+        self.secrets.hide_in(&mut failure);
         let mut state = self.lock();
         state.gone = Some(failure);
         state.taken.clear();
     }
 
-    async fn tell_all(&self, report: Report) {
+    async fn tell_all(&self, mut report: Report) {
+        report.hide(&self.secrets);
         let seats: Vec<_> = {
             let mut state = self.lock();
             match &report {
@@ -159,7 +181,7 @@ impl Link {
         };
         let process = process::spawn(&command).await.map_err(|error| spawn_failure(&contract, &error))?;
         let (requests, inbox) = mpsc::unbounded_channel();
-        let seats = Arc::new(Seats::default());
+        let seats = Arc::new(Seats { secrets: contract.secrets(), ..Seats::default() });
         let (stop, stopped) = watch::channel(Stop::No);
         let handle = process.handle.clone();
         let pump = pump::Pump::new(&contract, process, Arc::clone(&seats), recorder);
@@ -244,7 +266,12 @@ impl Link {
         let Some(since) = process::started_scale(since) else { return Vec::new() };
         let kept = |found: &ProcessInfo| found.started < since || (strays == Strays::Orphans && !found.orphan);
         let (keep, strays): (Vec<_>, Vec<_>) = self.handle.descendants().into_iter().partition(kept);
-        if strays.is_empty() { Vec::new() } else { self.handle.end_strays(&keep).await }
+        if strays.is_empty() {
+            return Vec::new();
+        }
+        let mut ended = self.handle.end_strays(&keep).await;
+        ended.iter_mut().for_each(|stray| self.seats.secrets.hide(&mut stray.command));
+        ended
     }
 }
 
