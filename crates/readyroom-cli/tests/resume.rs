@@ -237,3 +237,29 @@ fn a_journal_that_is_full_stops_the_batch_and_loses_nothing() {
     assert_eq!(count(&states(&place), "succeeded"), 300);
     assert!(asked(&place).values().all(|times| *times <= 2));
 }
+
+/// systemd signals all processes of a unit at once, as `docs/readyroom.service` has it: that is one Ctrl-C.
+#[test]
+fn a_supervisor_that_signals_every_process_at_once_stops_the_run_in_order() {
+    let unit = include_str!("../../../docs/readyroom.service");
+    assert!(unit.contains("KillMode=control-group") && unit.contains("KillSignal=SIGTERM"));
+    let place = place();
+    let mut started = place.start(&["-v", "-j", "2", "--permissions", "read", "{}", "@hang", "@sleep 60000", "later"]);
+    started.wait_for("begins @hang");
+    started.wait_for("begins @sleep");
+    // The tools first, which is the hardest order.
+    let mut processes = readyroom_testkit::processes_of(&place.sandbox);
+    processes.sort_by_key(|process| std::cmp::Reverse(process.pid));
+    assert!(processes.len() >= 4, "the command, its guardian and two tools: {processes:?}");
+    for process in processes {
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_raw(process.pid.cast_signed()).unwrap(),
+            Signal::TERM,
+        );
+    }
+    started.finish().expect(143);
+    place.nothing_left();
+    let states = states(&place);
+    assert_eq!(states["later"], "queued");
+    assert_eq!((count(&states, "cancelled"), count(&states, "failed")), (2, 0), "{states:?}");
+}

@@ -44,6 +44,9 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 /// How often a run without bars says how far it has come.
 const PROGRESS: Duration = Duration::from_secs(5 * 60);
 
+/// A supervisor that stops a service signals all of its processes at once; the tools may be gone before we hear of it.
+const SIGNALS_APART: Duration = Duration::from_millis(200);
+
 /// What happens.
 enum News {
     Pool(PoolNews),
@@ -55,6 +58,8 @@ enum News {
     Due(usize),
     /// The time is over in which jobs may start.
     Deadline,
+    /// A tool's process had ended in a job a moment ago.
+    Crashed(usize, Box<Response>),
     /// Some time has passed in which nobody may have been told anything.
     Progress,
     /// It could not be written down that a job is going to be sent.
@@ -173,6 +178,10 @@ pub fn run(
     });
     runtime.shutdown_background();
     status
+}
+
+fn has_crashed(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(failure) if matches!(failure.kind, FailureKind::Crashed { .. }))
 }
 
 /// The reporter, with a log beside the journal.
@@ -296,7 +305,15 @@ impl Shell {
                 Some(Input::NotOpened(pool))
             }
             News::Pool(PoolNews::Event(pool, event)) => self.event(pool, event),
-            News::Pool(PoolNews::Response(job, response)) => {
+            News::Pool(PoolNews::Response(job, response)) if self.may_be_a_stop(&response) => {
+                let later = self.kept.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(SIGNALS_APART).await;
+                    let _ = later.send(News::Crashed(job, response));
+                });
+                None
+            }
+            News::Pool(PoolNews::Response(job, response)) | News::Crashed(job, response) => {
                 let input = self.response(job, *response);
                 let spent = self.settings.budget.is_spent(&self.spent.total);
                 if spent && self.state.stop_reason().is_none() && matches!(self.handle(Input::Budget), Flow::Over) {
@@ -526,7 +543,15 @@ impl Shell {
         input
     }
 
+    /// Whether what looks like a crash may be the work of the one who is about to stop us.
+    fn may_be_a_stop(&self, response: &Response) -> bool {
+        has_crashed(&response.outcome) && self.state.stop_reason().is_none()
+    }
+
     fn response(&mut self, job: usize, mut response: Response) -> Input {
+        if has_crashed(&response.outcome) && matches!(self.state.stop_reason(), Some(Stop::Signal(_))) {
+            response.outcome = Outcome::Cancelled;
+        }
         // What an attempt did in a worktree that held it is gone with it.
         let kind = &self.plan.pools[self.plan.jobs[job].pool].kind;
         response.may_have_acted &= match kind.permissions {
