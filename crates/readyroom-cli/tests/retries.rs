@@ -212,7 +212,7 @@ fn two_thousand_jobs_in_bad_weather_all_succeed() {
         let attempts = job["attempts"].as_u64().unwrap();
         assert_eq!(job["state"], "succeeded", "{job:#}");
         let number = job["id"].as_str().unwrap().parse::<usize>().unwrap();
-        assert!(attempts >= 1 + u64::from(weather(number).is_some()), "{job:#}");
+        assert!(attempts > u64::from(weather(number).is_some()), "{job:#}");
     }
     // What the provider asks to wait for is no job's own failure.
     let own: u64 = (0..JOBS).filter(|job| weather(*job).is_some_and(|words| !words.starts_with("slow"))).count() as u64;

@@ -39,7 +39,7 @@ pub enum Command {
     /// Goes on with a batch that was stopped or killed.
     ///
     /// Runs what was never handed to an instance. What may have run when its owner died is run again only where it can
-    /// change nothing (`--permissions read`); else it is told as lost, and run again with --lost.
+    /// have changed nothing, or nothing but its own worktree; else it is told as lost, and run again with --lost.
     #[command(after_help = "Examples:\n  readyroom resume\n  readyroom resume 20260301-101500 --failed")]
     Resume(ResumeArgs),
     /// Shows batches and what became of their jobs, and removes them.

@@ -1,5 +1,7 @@
 //! Ends of jobs that are held back until those of all jobs before them are there.
 
+#![expect(clippy::vec_box, reason = "ends travel in boxes, and are not moved out of them for this")]
+
 use std::collections::{BTreeMap, HashSet};
 
 use crate::report::Ended;

@@ -95,7 +95,7 @@ impl Repository {
         if tree == self.git(["rev-parse", "HEAD^{tree}"]).line()? {
             return Ok(true);
         }
-        let commit = self.git(["commit-tree", &tree, "-p", &head, "-m", message]).as_caller().line()?;
+        let commit = self.git(["commit-tree", &tree, "-p", &head, "-m", message]).in_callers_name().line()?;
         let files = self.difference(&head, &commit)?;
         self.git(["update-ref", "-m", "readyroom: a job", "HEAD", &commit, &head]).bytes()?;
         let reset = ["--literal-pathspecs", "reset", "--quiet", "--"];
@@ -108,7 +108,7 @@ impl Repository {
     /// The caller has none.
     pub fn check_identity(&self) -> Result<(), WorkspaceError> {
         for identity in ["GIT_AUTHOR_IDENT", "GIT_COMMITTER_IDENT"] {
-            self.git(["var", identity]).as_caller().bytes()?;
+            self.git(["var", identity]).in_callers_name().bytes()?;
         }
         Ok(())
     }

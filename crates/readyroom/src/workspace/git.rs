@@ -72,7 +72,7 @@ impl<'a> Git<'a> {
     }
 
     /// In the caller's own name, as their settings have it.
-    pub(super) fn as_caller(mut self) -> Self {
+    pub(super) fn in_callers_name(mut self) -> Self {
         for who in ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"] {
             match std::env::var_os(who) {
                 Some(own) => self.command.env(who, own),
