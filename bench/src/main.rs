@@ -12,6 +12,7 @@ mod python;
 mod stats;
 mod turn;
 mod warm;
+mod weather;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,12 @@ enum Part {
         #[arg(long, default_value_t = 100_000)]
         large: usize,
     },
+    /// A batch in which the provider asks to wait, fails and drops streams, against what the waits leave.
+    Weather {
+        /// How many jobs.
+        #[arg(long, default_value_t = 2000)]
+        jobs: usize,
+    },
     /// A turn from Python against one from Rust; how soon `read_any` returns; memory over 100,000 turns.
     Python {
         /// Turns in a round.
@@ -83,6 +90,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Part::Warm { tools, jobs, one_shots } => warm::run(&tools, jobs, one_shots)?,
         Part::Fill => fill::run()?,
         Part::Turn { turns, rounds } => turn::run(turns, rounds)?,
+        Part::Weather { jobs } => weather::run(jobs)?,
         Part::Journal { jobs, large } => journal::run(jobs, large)?,
         Part::Python { turns, rounds } => python::turn(turns, rounds)?,
         Part::Rollout { files } => python::rollout(files)?,

@@ -11,7 +11,7 @@ use readyroom::journal::{
     Batch, ChangeState, Entry, JobState, JournalError, Lease, NewBatch, NewJob, Next, Recorded, Store, Wishes, Writer,
     next,
 };
-use readyroom::workspace::{Applied, Repository};
+use readyroom::workspace::{Applied, Repository, Worktrees};
 use readyroom::{Budget, Context, FailureKind, Outcome, Permissions, Routing, Spent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -428,12 +428,19 @@ fn take_up(store: &mut Store, batch: &str, recipe: &Recipe) -> anyhow::Result<us
         }
     }
     match workspaces.apply {
-        ApplyArg::Auto => apply(store, batch, recipe, |_, recorded| recorded.state == ChangeState::Pending),
+        ApplyArg::Auto => {
+            let pending = |_: &str, recorded: &Recorded| recorded.state == ChangeState::Pending;
+            apply(store, batch, recipe, pending, |_, _, _, line| {
+                say::stderr(line);
+                Ok(())
+            })
+        }
         ApplyArg::Never => Ok(0),
     }
 }
 
-/// Applies recorded changes that are `wanted`, by the ids of their jobs, in the order in which the jobs ended. How many do not apply.
+/// Applies recorded changes that are `wanted`, by the ids of their jobs, in the order in which the jobs ended. Of each one `tell`
+/// hears what became of it, and that as a line. How many do not apply.
 ///
 /// # Errors
 /// The journal or a repository can't be used; what was applied before is written down.
@@ -442,6 +449,7 @@ pub fn apply(
     batch: &str,
     recipe: &Recipe,
     wanted: impl Fn(&str, &Recorded) -> bool,
+    tell: impl Fn(&str, ChangeState, Option<&str>, &str) -> anyhow::Result<()>,
 ) -> anyhow::Result<usize> {
     let jobs = store.jobs(batch)?;
     let message = recipe.workspaces.as_ref().map(Workspaces::message).transpose()?.flatten();
@@ -455,19 +463,21 @@ pub fn apply(
         let repository = Repository::open(&kind.directory)?;
         let (state, branch) = match repository.apply(&recorded.change)? {
             Applied::Whole => {
-                say::stderr(&format!("applied {}", job.id));
+                let mut line = format!("applied {}", job.id);
                 let input = planned.input.as_deref().or(planned.id.as_deref()).unwrap_or_default();
                 let message = message.as_ref().map(|message| message.fill(input, planned.number));
                 if let Some(message) = message
                     && !repository.commit(&recorded.change, &message)?
                 {
-                    say::stderr(&format!("no commit of {}: it rests on edits that are not committed", job.id));
+                    line.push_str("; no commit of it: it rests on edits that are not committed");
                 }
+                tell(&job.id, ChangeState::Applied, None, &line)?;
                 (ChangeState::Applied, None)
             }
             Applied::Conflict(files) => {
                 let branch = repository.keep_as_branch(&branch_name(batch, planned.number), &recorded.change)?;
-                say::stderr(&format!("{} does not apply to {}; it is the branch {branch}", job.id, text::list(&files)));
+                let line = format!("{} does not apply to {}; it is the branch {branch}", job.id, text::list(&files));
+                tell(&job.id, ChangeState::Conflict, Some(&branch), &line)?;
                 conflicts += 1;
                 (ChangeState::Conflict, Some(branch))
             }
@@ -508,20 +518,27 @@ pub fn apply(
 /// Removes what is kept of a batch outside of the journal: worktrees that its owner left, and its refs. What could not be removed,
 /// in sentences.
 pub fn clear(batch: &Batch) -> Vec<String> {
-    let mut problems = Vec::new();
-    let Ok(recipe) = serde_json::from_value::<Recipe>(batch.spec.clone()) else { return problems };
-    let Some(workspaces) = &recipe.workspaces else { return problems };
-    for (at, kind) in recipe.kinds.iter().enumerate() {
-        let cleared = workspaces.of(&batch.id, at, kind).and_then(|worktrees| {
-            let Some(worktrees) = worktrees else { return Ok(()) };
-            worktrees.salvage(&format!("{}/left", batch.id))?;
-            worktrees.remove(&[])?;
-            Ok(worktrees.repository().forget(&batch.id)?)
-        });
-        problems.extend(cleared.err().map(|error| format!("{error:#}")));
-    }
+    let mut problems = put_away(batch);
+    problems.extend(each_worktrees(batch, |worktrees| Ok(worktrees.repository().forget(&batch.id)?)));
     crate::workspace::leave(&batch.id);
     problems
+}
+
+/// Removes worktrees that a batch's owner left, and keeps what they held as commits. What could not be removed, in sentences.
+pub fn put_away(batch: &Batch) -> Vec<String> {
+    let left = format!("{}/left", batch.id);
+    let problems = each_worktrees(batch, |worktrees| Ok(worktrees.salvage(&left).map(drop)?));
+    crate::workspace::leave(&batch.id);
+    problems
+}
+
+/// What went wrong in doing something with the worktrees of each kind of job.
+fn each_worktrees(batch: &Batch, what: impl Fn(&Worktrees) -> anyhow::Result<()>) -> Vec<String> {
+    let Ok(recipe) = serde_json::from_value::<Recipe>(batch.spec.clone()) else { return Vec::new() };
+    let Some(workspaces) = &recipe.workspaces else { return Vec::new() };
+    let kinds = recipe.kinds.iter().enumerate();
+    let done = kinds.map(|(at, kind)| workspaces.of(&batch.id, at, kind)?.as_ref().map_or(Ok(()), &what));
+    done.filter_map(|done| done.err()).map(|error| format!("{error:#}")).collect()
 }
 
 /// The branch for a change that does not apply.

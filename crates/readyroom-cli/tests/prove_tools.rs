@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use readyroom_testkit::{Model, Sandbox, Script, Step, tools};
+use readyroom_testkit::{Model, Sandbox, Script, Step};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{Finished, Place, Started};
@@ -15,18 +15,8 @@ fn place(tool: &str) -> (Model, Place) {
     (model, place)
 }
 
-fn command(place: &Place, words: &[&str]) -> Command {
-    let program = tools::program(place.sandbox.tool());
-    let path = std::env::var("PATH").unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_readyroom"));
-    command.args(words).env_clear();
-    place.surround(&mut command);
-    command.env("PATH", format!("{}:{path}", program.parent().unwrap().display()));
-    command
-}
-
 fn run(place: &Place, words: &[&str]) -> Finished {
-    place.finish(command(place, &[&["run", "-t", place.sandbox.tool()], words].concat()))
+    place.finish(place.alone(&[&["run", "-t", place.sandbox.tool()], words].concat()))
 }
 
 fn lines(finished: &Finished) -> Vec<Value> {
@@ -90,6 +80,52 @@ fn codex_may_change_its_own_files_only_and_has_to_change_something() {
     assert_eq!(lines(&idle)[0]["failure"]["kind"], "unchanged", "{idle:#?}");
 }
 
+/// Sessions in one process, each in a worktree of its own.
+fn edits_from_a_shared_process(tool: &str, write: &str, file: &str) {
+    const JOBS: usize = 6;
+    let (model, place) = place(tool);
+    let inputs: Vec<String> = (0..JOBS).map(|job| format!("kea{job}word")).collect();
+    for (job, input) in inputs.iter().enumerate() {
+        let arguments = json!({ file: format!("made/{job}.txt"), "content": format!("by {job}\n") });
+        model.on(input, Script::new([Step::call(write, arguments), Step::say("Made.")]));
+    }
+    let words = ["-v", "-j", "3", "--require-change", "Make a file for {}"];
+    let finished =
+        run(&place, &[&words[..], &inputs.iter().map(String::as_str).collect::<Vec<_>>()].concat()).expect(0);
+    for job in 0..JOBS {
+        assert_eq!(place.read(&format!("made/{job}.txt")).trim_end(), format!("by {job}"), "{finished:#?}");
+    }
+    let pids: std::collections::BTreeSet<&str> = finished
+        .err
+        .lines()
+        .filter_map(|line| Some(line.split_once("started, life")?.1.split_once("pid ")?.1))
+        .collect();
+    assert_eq!(pids.len(), 1, "one process: {finished:#?}");
+}
+
+#[test]
+fn opencode_edits_in_worktrees_from_one_process() {
+    edits_from_a_shared_process("opencode", "write", "filePath");
+}
+
+#[test]
+fn gemini_edits_in_worktrees_from_one_process() {
+    edits_from_a_shared_process("gemini", "write_file", "file_path");
+}
+
+/// Codex holds the model to a schema where the schema is one that providers take.
+#[test]
+fn codex_gives_a_strict_schema_to_the_model() {
+    let (model, place) = place("codex");
+    let schema = r#"{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false}"#;
+    let file = place.file("schema.json", schema);
+    model.on("potoroo", Step::say("{\"n\": 7}"));
+    let words = ["--schema", file.to_str().unwrap(), "--permissions", "read", "--json", "-", "How many, potoroo?"];
+    assert_eq!(lines(&run(&place, &words).expect(0))[0]["value"], json!({ "n": 7 }));
+    let asked = model.requests_of("potoroo");
+    assert_eq!(asked[0].body["text"]["format"]["schema"], serde_json::from_str::<Value>(schema).unwrap(), "{asked:#?}");
+}
+
 /// The model's own numbers count, over resumes; and a deadline lets what runs end.
 #[test]
 fn gemini_and_opencode_stop_at_a_budget_and_at_a_deadline() {
@@ -99,8 +135,8 @@ fn gemini_and_opencode_stop_at_a_budget_and_at_a_deadline() {
     let words = ["-j", "1", "--permissions", "read", "--budget-tokens", "1", "About {}"];
     let stopped = run(&gemini, &[&words[..], &inputs].concat()).expect(4);
     stopped.says("the budget is spent").says("readyroom resume");
-    gemini.finish(command(&gemini, &["resume"])).expect(4).says("the budget is spent");
-    gemini.finish(command(&gemini, &["resume", "--budget-tokens", "100000000"])).expect(0);
+    gemini.finish(gemini.alone(&["resume"])).expect(4).says("the budget is spent");
+    gemini.finish(gemini.alone(&["resume", "--budget-tokens", "100000000"])).expect(0);
 
     let (model, opencode) = place("opencode");
     model.otherwise(Step::say("well").after(500));
@@ -126,13 +162,13 @@ fn two_hundred_and_eighteen_files_on_five_aiders_and_a_kill() {
     place.sandbox.commit();
     let mut words = vec!["run", "-t", "aider", "-j", "5", "Add type hints to {}"];
     words.extend(inputs.iter().map(String::as_str));
-    let mut started = command(&place, &words);
+    let mut started = place.alone(&words);
     let mut running = Started::new(started.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     running.wait_for("ok 100/");
     running.signal(Signal::KILL);
     running.finish();
     place.nothing_left();
-    place.finish(command(&place, &["resume"])).expect(0);
+    place.finish(place.alone(&["resume"])).expect(0);
     for (file, name) in inputs.iter().enumerate() {
         assert_eq!(place.read(name), format!("def f{file}(x: int) -> int:\n    return x\n"));
     }

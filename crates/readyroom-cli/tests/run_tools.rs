@@ -4,9 +4,8 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
-use readyroom_testkit::{Model, Sandbox, Step, tools};
+use readyroom_testkit::{Model, Sandbox, Step};
 use serde_json::Value;
 use support::{Finished, Place};
 
@@ -18,13 +17,7 @@ fn run(place: &Place, words: &[&str]) -> Finished {
 }
 
 fn readyroom(place: &Place, words: &[&str]) -> Finished {
-    let program = tools::program(place.sandbox.tool());
-    let path = std::env::var("PATH").unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_readyroom"));
-    command.args(words).env_clear();
-    place.surround(&mut command);
-    command.env("PATH", format!("{}:{path}", program.parent().unwrap().display()));
-    place.finish(command)
+    place.finish(place.alone(words))
 }
 
 fn files_are_worked_on(tool: &str) {

@@ -75,6 +75,40 @@ impl Schema {
         &self.0
     }
 
+    /// Whether it is of the form that providers can hold a model to: an object, and in it all objects with all of their properties
+    /// required and no others.
+    pub fn is_strict(&self) -> bool {
+        fn strict(schema: &Value) -> bool {
+            let Some(fields) = schema.as_object() else { return true };
+            let closed = match (&schema["properties"], &schema["required"]) {
+                (Value::Object(properties), Value::Array(required)) => {
+                    schema["additionalProperties"] == false
+                        && properties.keys().all(|name| required.iter().any(|required| required == name))
+                }
+                _ => schema["type"] != "object",
+            };
+            closed
+                && fields.iter().all(|(name, value)| match (name.as_str(), value) {
+                    ("properties" | "$defs", Value::Object(named)) => named.values().all(strict),
+                    ("anyOf", Value::Array(several)) => several.iter().all(strict),
+                    ("items", value) => strict(value),
+                    (
+                        "type"
+                        | "enum"
+                        | "const"
+                        | "description"
+                        | "required"
+                        | "additionalProperties"
+                        | "$ref"
+                        | "title",
+                        _,
+                    ) => true,
+                    _ => false,
+                })
+        }
+        self.0["type"] == "object" && strict(&self.0)
+    }
+
     /// What is put behind a prompt to ask for such a value.
     pub(crate) fn request(&self) -> String {
         format!("\n\nAnswer with a JSON value that fits this JSON Schema:\n{self}\n")
@@ -165,6 +199,25 @@ mod tests {
         let schema = Schema::new(json!({"properties": {"n": {"type": "integer"}}, "type": "object"})).unwrap();
         assert!(schema.find("{\"n\": \"x\"}").unwrap_err().starts_with("/n: "));
         assert_eq!(schema.find("none").unwrap_err(), "there is no JSON value in the answer");
+    }
+
+    #[test]
+    fn only_closed_objects_are_strict() {
+        let strict = |schema| Schema::new(schema).unwrap().is_strict();
+        let inner = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": false});
+        assert!(strict(inner.clone()));
+        let list = json!({"type": "array", "items": inner});
+        assert!(strict(json!({
+            "type": "object", "properties": {"l": list}, "required": ["l"], "additionalProperties": false,
+        })));
+        assert!(!strict(list), "no object");
+        assert!(!strict(json!({"type": "object", "required": ["n"]})), "open");
+        assert!(
+            !strict(json!({
+                "type": "object", "properties": {"n": {"type": "integer", "minimum": 5}}, "required": ["n"], "additionalProperties": false,
+            })),
+            "a keyword that providers do not know"
+        );
     }
 
     #[test]

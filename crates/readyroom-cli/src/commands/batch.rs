@@ -4,13 +4,13 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use readyroom::journal::{Batch, ChangeState, Entry, Job, JobState, JournalError, Lease, Store};
+use readyroom::journal::{Batch, ChangeState, Entry, Job, JobState, JournalError, Lease, Recorded, Store};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use super::tools::{Screen, Table};
 use crate::args::{BatchArgs, BatchCommand};
-use crate::batch::{self, Recipe, clear, find, open};
+use crate::batch::{self, Recipe, clear, find, open, put_away};
 use crate::exit::ExitStatus;
 use crate::report::text;
 use crate::say;
@@ -47,10 +47,13 @@ pub fn run(args: &BatchArgs) -> anyhow::Result<ExitStatus> {
             };
             results(store.jobs(&batch.id)?.iter().filter(|job| wanted(job)), args.json, &mut out)?;
         }
-        BatchCommand::Apply { batch, jobs } => return apply(&mut store, batch, jobs),
+        BatchCommand::Apply { batch, jobs } => return apply(&mut store, batch, jobs, args.json),
         BatchCommand::Cancel { batch } => {
             let dropped = cancel(&mut store, batch)?;
-            say::stderr(&format!("{} will not run", text::count(dropped, "job")));
+            match args.json {
+                true => writeln!(out, "{}", json!({ "id": batch, "dropped": dropped }))?,
+                false => say::stderr(&format!("{} will not run", text::count(dropped, "job"))),
+            }
         }
         BatchCommand::Rm { batch, force } => {
             let batch = store.batch(batch)?;
@@ -62,18 +65,31 @@ pub fn run(args: &BatchArgs) -> anyhow::Result<ExitStatus> {
                 );
             }
             remove(&mut store, &batch)?;
+            if args.json {
+                writeln!(out, "{}", json!({ "id": batch.id }))?;
+            }
         }
         BatchCommand::Prune { older_than, force } => {
             let before = jiff::Timestamp::now() - jiff::SignedDuration::try_from(*older_than)?;
             let done =
                 |batch: &Batch| [JobState::Queued, JobState::Running].iter().all(|state| batch.states.of(*state) == 0);
-            for batch in store.batches()?.iter().filter(|batch| batch.created < before && done(batch)) {
+            for batch in store.batches()?.iter().filter(|batch| batch.created < before) {
+                if !done(batch) {
+                    // What a killed owner left on the disk is not needed for a resume.
+                    if let Ok(_lease) = Lease::take(store.path(), &batch.id) {
+                        put_away(batch).iter().for_each(|problem| say::stderr(problem));
+                    }
+                    continue;
+                }
                 if !force && store.unapplied(&batch.id)? > 0 {
                     say::stderr(&format!("{} is kept: it holds changes that are not in your files", batch.id));
                     continue;
                 }
                 remove(&mut store, batch)?;
-                writeln!(out, "{}", batch.id)?;
+                match args.json {
+                    true => writeln!(out, "{}", json!({ "id": batch.id }))?,
+                    false => writeln!(out, "{}", batch.id)?,
+                }
             }
         }
     }
@@ -90,7 +106,7 @@ fn remove(store: &mut Store, batch: &Batch) -> anyhow::Result<()> {
     Ok(store.remove(&batch.id)?)
 }
 
-fn apply(store: &mut Store, batch: &str, jobs: &[String]) -> anyhow::Result<ExitStatus> {
+fn apply(store: &mut Store, batch: &str, jobs: &[String], as_json: bool) -> anyhow::Result<ExitStatus> {
     let batch = store.batch(batch)?;
     let _lease = Lease::take(store.path(), &batch.id)?;
     let recipe: Recipe = serde_json::from_value(batch.spec)?;
@@ -98,10 +114,17 @@ fn apply(store: &mut Store, batch: &str, jobs: &[String]) -> anyhow::Result<Exit
     if let Some(unknown) = jobs.iter().find(|job| !known.contains(job)) {
         bail!("batch {0} has no job {unknown:?}; `readyroom batch show {0}` lists them", batch.id);
     }
-    let conflicts = batch::apply(store, &batch.id, &recipe, |id, recorded| match recorded.state {
+    let wanted = |id: &str, recorded: &Recorded| match recorded.state {
         ChangeState::Applied => false,
         ChangeState::Kept => jobs.iter().any(|job| job == id),
         ChangeState::Pending | ChangeState::Conflict => jobs.is_empty() || jobs.iter().any(|job| job == id),
+    };
+    let conflicts = batch::apply(store, &batch.id, &recipe, wanted, |id, state, branch, line| match as_json {
+        true => say::stdout(format!("{}\n", json!({ "job": id, "state": state, "branch": branch })).as_bytes()),
+        false => {
+            say::stderr(line);
+            Ok(())
+        }
     })?;
     Ok(if conflicts == 0 { ExitStatus::Success } else { ExitStatus::SomeFailed })
 }

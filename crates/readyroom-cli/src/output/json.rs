@@ -163,6 +163,7 @@ struct ChangeLine<'a> {
     branch: Option<&'a str>,
     base: &'a str,
     files: &'a [Edit],
+    left_alone: Vec<Cow<'a, str>>,
 }
 
 /// A turn's answer.
@@ -232,6 +233,7 @@ impl<'a> Line<'a> {
                 branch: branch.as_deref(),
                 base: &change.base,
                 files: &change.edits,
+                left_alone: names(&change.left_alone),
             }),
             value: ended.value.as_ref(),
             instance: ended.instance,

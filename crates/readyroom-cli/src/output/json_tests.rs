@@ -34,6 +34,7 @@ fn success() -> Ended {
         tree: "89ab".into(),
         edits: vec![edit],
         patch: b"secret".to_vec(),
+        left_alone: vec!["lib".into()],
     };
     ended.change = Some(JobChange { change, state: ChangeState::Conflict, branch: Some("b".into()) });
     ended.turns.push(Answer {
@@ -87,7 +88,7 @@ fn a_line_says_what_happened() {
         value["change"],
         json!({
             "state": "conflict", "branch": "b", "base": "0123",
-            "files": [{"kind": "renamed", "path": "b.py", "from": "c.py"}],
+            "files": [{"kind": "renamed", "path": "b.py", "from": "c.py"}], "left_alone": ["lib"],
         })
     );
     let timed_out = line(&Ended::unstarted(

@@ -263,10 +263,16 @@ impl Shell {
                 None
             }
             News::Kept(ended, Err(error)) => {
-                // It is told all the same: an answer that only the journal can't hold is not lost to whoever waits.
-                self.say(Message::Ended(ended));
+                // What is not written down has not ended for anybody: the resume decides about it.
+                let (name, outcome) = (self.plan.label(ended.job), &ended.outcome);
+                self.say(Message::Notice(format!(
+                    "{name} {outcome}, which can't be written down and counts for nothing"
+                )));
                 self.journal_broken(&error);
-                Some(Input::OutputBroken)
+                match self.handle(Input::OutputBroken) {
+                    Flow::Over => return Flow::Over,
+                    Flow::On => Some(Input::Unkept(ended.job)),
+                }
             }
             News::Applied(ended, result) => {
                 self.say(Message::Ended(ended));
@@ -588,6 +594,12 @@ impl Shell {
         let mut turns = response.turns;
         if turns.is_empty() && !response.answer.transcript.is_empty() {
             turns.push(response.answer);
+        }
+        if let Some(change) = response.change.as_ref().filter(|change| !change.left_alone.is_empty()) {
+            let (name, paths) = (self.plan.label(job), text::list(&change.left_alone));
+            self.say(Message::Notice(format!(
+                "{name}: {paths} left alone: submodules and LFS files are not brought back"
+            )));
         }
         let state = if response.outcome.is_success() { ChangeState::Pending } else { ChangeState::Kept };
         let change = response.change.map(|change| JobChange { change, state, branch: None });

@@ -38,6 +38,8 @@ pub enum Input {
     Due(usize),
     /// What a job that succeeded has changed does not apply.
     Conflict(usize),
+    /// A job's end could not be written down, and is not told: it is not done.
+    Unkept(usize),
     /// A job's outcome and answer have been written.
     Written(usize),
     /// An output can't be written any more.
@@ -282,6 +284,10 @@ impl Run {
                 self.jobs[job] = JobState::Done(Verdict::Failed);
                 self.failures += 1;
                 self.check_failures(&mut actions);
+            }
+            Input::Unkept(job) => {
+                self.jobs[job] = JobState::Waiting;
+                self.unwritten = self.unwritten.saturating_sub(1);
             }
             Input::Written(_) => self.unwritten = self.unwritten.saturating_sub(1),
             Input::OutputBroken => {

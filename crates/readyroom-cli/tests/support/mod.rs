@@ -120,6 +120,17 @@ impl Place {
         command
     }
 
+    /// The command for the sandbox's real tool, in surroundings that hold nothing but what both need.
+    pub fn alone(&self, words: &[&str]) -> Command {
+        let program = readyroom_testkit::tools::program(self.sandbox.tool());
+        let path = std::env::var("PATH").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_readyroom"));
+        command.args(words).env_clear();
+        self.surround(&mut command);
+        command.env("PATH", format!("{}:{path}", program.parent().unwrap().display()));
+        command
+    }
+
     /// Puts any command into the sandbox's surroundings.
     pub fn surround(&self, command: &mut Command) {
         command

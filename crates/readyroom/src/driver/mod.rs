@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::Schema;
 use crate::error::{Exit, Failure};
 use crate::job::{Answer, Mode, Permissions};
 use crate::tool::{Contract, Secrets};
@@ -111,6 +112,8 @@ pub struct Turn {
     pub files: Vec<PathBuf>,
     /// What is granted when the tool asks. Never more than the contract's level.
     pub permissions: Permissions,
+    /// What the answer's JSON value has to fit, for tools that can hold a model to it.
+    pub schema: Option<Schema>,
 }
 
 /// How a slot's conversation is known to be new.

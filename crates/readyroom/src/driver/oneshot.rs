@@ -265,7 +265,7 @@ mod tests {
 
     fn turn(prompt: &str, files: &[&str]) -> Turn {
         let files = files.iter().map(PathBuf::from).collect();
-        Turn { prompt: prompt.into(), mode: Mode::Default, files, permissions: Permissions::Edit }
+        Turn { prompt: prompt.into(), mode: Mode::Default, files, permissions: Permissions::Edit, schema: None }
     }
 
     fn run(text: &str, say: &str, exit: Exit) -> (TurnStatus, Answer) {

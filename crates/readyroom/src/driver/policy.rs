@@ -252,7 +252,8 @@ mod tests {
 
     #[test]
     fn a_question_never_gets_more_than_read() {
-        let turn = |mode| Turn { prompt: "p".into(), mode, files: vec![], permissions: Permissions::Full };
+        let turn =
+            |mode| Turn { prompt: "p".into(), mode, files: vec![], permissions: Permissions::Full, schema: None };
         assert_eq!(level(&turn(Mode::Ask)), Permissions::Read);
         assert_eq!(level(&turn(Mode::Code)), Permissions::Full);
     }

@@ -338,7 +338,9 @@ impl Machine {
             return self.finish(active, Failure::new(FailureKind::Budget, message).into(), now, out);
         }
         let files = if active.answers.is_empty() { active.files.clone() } else { Vec::new() };
-        let turn = Turn { prompt, mode: active.work.mode, files, permissions: self.rules.permissions };
+        let last = active.answers.len() + 1 == active.work.prompts.len();
+        let schema = active.work.checks.schema.clone().filter(|_| last);
+        let turn = Turn { prompt, mode: active.work.mode, files, permissions: self.rules.permissions, schema };
         out.push(Action::Request(Request::Begin { slot: self.slot, turn }));
         let deadline = active.deadline();
         let active = Active { moved: Moved { at: now, cpu: active.moved.cpu }, ..active };

@@ -160,6 +160,7 @@ fn changes_come_back_in_the_order_in_which_their_jobs_ended() {
         tree: "t".into(),
         edits: vec![Edit { kind: EditKind::Added, path: name.into(), from: None }],
         patch: vec![0, 255, b'\n'],
+        left_alone: Vec::new(),
     };
     let ended = |place, name: &str, state| Entry::Ended {
         batch: id.clone(),

@@ -49,6 +49,9 @@ pub struct Change {
     pub edits: Vec<Edit>,
     /// All of it in git's form, binary files included.
     pub patch: Vec<u8>,
+    /// What the job changed besides, and is no part of it: submodules, and files that LFS keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "all_lossy")]
+    pub left_alone: Vec<PathBuf>,
 }
 
 impl Change {
@@ -62,6 +65,7 @@ impl Change {
             tree: tree.to_owned(),
             edits: edits(&listed),
             patch,
+            left_alone: Vec::new(),
         })
     }
 }
@@ -94,6 +98,10 @@ fn edits(listed: &[u8]) -> Vec<Edit> {
 
 fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
+}
+
+fn all_lossy<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 #[expect(clippy::ref_option, reason = "serde gives it so")]

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 mod apply;
 mod change;
+mod foreign;
 mod git;
 mod repository;
 mod worktree;

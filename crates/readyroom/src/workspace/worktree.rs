@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use super::change::Change;
+use super::foreign::left_alone;
 use super::git::{self, Git};
 use super::repository::{Repository, commit_tree, tree_of};
 use super::{Snapshot, WorkspaceError};
@@ -88,7 +89,8 @@ impl Worktree {
         Git::new(&self.root, ["read-tree", "HEAD"]).bytes().map(drop)
     }
 
-    /// What differs from its base, committed or not; `None` when nothing does. Ignored files are no part of it.
+    /// What differs from its base, committed or not; `None` when nothing does. Ignored files are no part of it, nor are submodules
+    /// and files that LFS keeps, which are named in it.
     ///
     /// # Errors
     /// git failed.
@@ -97,8 +99,13 @@ impl Worktree {
         if tree == self.base.tree {
             return Ok(None);
         }
+        let (tree, left_alone) = left_alone(&self.root, &self.base.tree, &tree)?;
+        if tree == self.base.tree {
+            return Ok(None);
+        }
         let commit = commit_tree(&self.root, &tree, &self.base.commit, "a job's change")?;
-        Change::between(&self.root, &self.base.commit, &commit, &tree).map(Some)
+        let change = Change::between(&self.root, &self.base.commit, &commit, &tree)?;
+        Ok(Some(Change { left_alone, ..change }))
     }
 
     /// Removes it, if all that it holds is in its base or in a tree that was recorded. `false`: it holds something else, and

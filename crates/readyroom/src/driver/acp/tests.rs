@@ -30,7 +30,7 @@ const GEMINI: &str = include_str!("../../tool/builtin/gemini.toml");
 const OPENCODE: &str = include_str!("../../tool/builtin/opencode.toml");
 
 fn turn(prompt: &str) -> Turn {
-    Turn { prompt: prompt.into(), mode: Mode::Default, files: Vec::new(), permissions: Permissions::Full }
+    Turn { prompt: prompt.into(), mode: Mode::Default, files: Vec::new(), permissions: Permissions::Full, schema: None }
 }
 
 /// A driver with what it wants done.

@@ -97,7 +97,7 @@ impl Talk {
 }
 
 fn turn(prompt: &str, permissions: Permissions) -> Turn {
-    Turn { prompt: prompt.into(), mode: Mode::Default, files: vec![], permissions }
+    Turn { prompt: prompt.into(), mode: Mode::Default, files: vec![], permissions, schema: None }
 }
 
 fn written(effects: &[Effect]) -> Vec<Value> {

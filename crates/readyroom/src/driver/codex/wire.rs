@@ -164,13 +164,18 @@ pub fn thread_start(cwd: &Path, hold: &Hold, model: Option<&str>, config: &Map<S
 pub fn turn_start(thread: &str, turn: &Turn, hold: &Hold) -> Value {
     let text = |text: &str| json!({"type": "text", "text": text, "text_elements": []});
     let input: Vec<Value> = files_block(turn).iter().map(|block| text(block)).chain([text(&turn.prompt)]).collect();
-    json!({
+    let mut params = json!({
         "threadId": thread,
         "input": input,
         "approvalPolicy": hold.approval,
         "approvalsReviewer": "user",
         "sandboxPolicy": hold.policy(),
-    })
+    });
+    // Codex asks for it as strict, and the provider refuses a turn whose schema is not.
+    if let Some(schema) = turn.schema.as_ref().filter(|schema| schema.is_strict()) {
+        params["outputSchema"] = schema.as_value().clone();
+    }
+    params
 }
 
 /// How many characters Codex counts for a turn.

@@ -59,7 +59,8 @@ impl Bench {
     }
 
     fn begin(&mut self, prompt: &str, mode: Mode) -> Vec<Effect> {
-        let turn = Turn { prompt: prompt.into(), mode, files: Vec::new(), permissions: Permissions::Full };
+        let turn =
+            Turn { prompt: prompt.into(), mode, files: Vec::new(), permissions: Permissions::Full, schema: None };
         self.request(Request::Begin { slot: SLOT, turn })
     }
 
@@ -380,7 +381,13 @@ fn context_commands_give_the_tools_own_answers() {
 #[test]
 fn a_prompt_that_would_hang_the_tool_is_refused() {
     let aider = Bench::aider("");
-    let turn = |prompt: String| Turn { prompt, mode: Mode::Default, files: Vec::new(), permissions: Permissions::Edit };
+    let turn = |prompt: String| Turn {
+        prompt,
+        mode: Mode::Default,
+        files: Vec::new(),
+        permissions: Permissions::Edit,
+        schema: None,
+    };
     let failure = aider.repl.refuses(&turn("a".repeat(60_000))).unwrap();
     assert_eq!(failure.kind, FailureKind::BadInput);
     assert!(aider.repl.refuses(&turn("word ".repeat(60_000))).is_none());

@@ -33,7 +33,7 @@ fn driver(permissions: Permissions) -> Codex {
 }
 
 fn turn(prompt: &str) -> Turn {
-    Turn { prompt: prompt.into(), mode: Mode::Default, files: vec![], permissions: Permissions::Edit }
+    Turn { prompt: prompt.into(), mode: Mode::Default, files: vec![], permissions: Permissions::Edit, schema: None }
 }
 
 fn asked(words: &str) -> Request {
