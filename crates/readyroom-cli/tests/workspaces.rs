@@ -253,7 +253,8 @@ fn a_job_has_to_change_something_and_its_own_files_only() {
     finished.says("out_of_scope: it changed f9");
     assert_eq!(
         (place.read("f1"), place.read("f2"), place.read("f9")),
-        ("x\n".into(), "2\n".into(), "not committed\n".into())
+        ("x\n".into(), "2\n".into(), "not committed\n".into()),
+        "{finished:#?}"
     );
 }
 

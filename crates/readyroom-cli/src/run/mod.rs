@@ -21,7 +21,7 @@ use readyroom::driver::Activity;
 use readyroom::event::TurnId;
 use readyroom::journal::{ChangeState, JournalError};
 use readyroom::workspace::{WorkspaceError, Worktrees};
-use readyroom::{Event, Failure, FailureKind, Outcome, Permissions, Spent};
+use readyroom::{Event, Exit, Failure, FailureKind, Outcome, Permissions, Spent};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::batch::{Before, Journal, branch_name, left};
@@ -551,7 +551,15 @@ impl Shell {
 
     /// Whether what looks like a crash may be the work of the one who is about to stop us.
     fn may_be_a_stop(&self, response: &Response) -> bool {
-        has_crashed(&response.outcome) && self.state.stop_reason().is_none()
+        // By the signal, or in order with a status that programs have for that.
+        let by_signal = |exit: &Exit| {
+            matches!(exit, Exit::Signal(1 | 2 | 15) | Exit::Status(0 | 1 | 129 | 130 | 143) | Exit::Unknown)
+        };
+        let exit = response.error().and_then(|failure| match &failure.kind {
+            FailureKind::Crashed { exit } => exit.as_ref(),
+            _ => None,
+        });
+        exit.is_some_and(by_signal) && self.state.stop_reason().is_none()
     }
 
     fn response(&mut self, job: usize, mut response: Response) -> Input {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -205,10 +206,11 @@ pub(super) fn tree_of(root: &Path, without: &[PathBuf]) -> Result<String, Worksp
     let own = Git::new(root, ["rev-parse", "--path-format=absolute", "--git-path", "index"]).path()?;
     let scratch = Scratch::beside(&own);
     // A copy, for what it knows of files that have not changed. Without one all files are read.
-    if let Err(source) = fs::copy(&own, &scratch.0)
-        && source.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(WorkspaceError::Io { path: own, source });
+    match copy_index(&own, &scratch.0) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(WorkspaceError::Io { path: own, source });
+        }
+        _ => {}
     }
     let without = without.iter().map(|path| {
         let mut pathspec = std::ffi::OsString::from(":(exclude,literal,top)");
@@ -217,6 +219,14 @@ pub(super) fn tree_of(root: &Path, without: &[PathBuf]) -> Result<String, Worksp
     });
     Git::new(root, ["add", "--all", "--", "."]).args(without).index(&scratch.0).bytes()?;
     Git::new(root, ["write-tree"]).index(&scratch.0).line()
+}
+
+/// Copies an index with its time: git tells by seconds whether a file has changed, and reads those that were written in the second of
+/// the index or later. By a later time, what was changed in that second would be taken for unchanged.
+fn copy_index(from: &Path, to: &Path) -> io::Result<()> {
+    let written = fs::metadata(from)?.modified()?;
+    fs::copy(from, to)?;
+    fs::File::options().write(true).open(to)?.set_modified(written)
 }
 
 /// A commit of a tree on a parent, on no branch.

@@ -435,3 +435,22 @@ fn submodules_and_lfs_files_are_left_alone_and_named() {
     assert!(place.read("new.bin").is_none() && place.root().join("lib/a.txt").exists());
     assert!(tree.remove(&[&change.tree]).is_ok());
 }
+
+/// git tells by seconds whether a file has changed; one that keeps its size may change in the second in which it was made.
+#[test]
+fn a_change_within_the_second_of_the_checkout_is_seen_later() {
+    let place = Place::new();
+    let repository = place.open();
+    let base = repository.snapshot("base").unwrap();
+    for round in 0..3 {
+        let tree = place.worktree(&repository, &base);
+        write(&tree.root().join("sub/b.txt"), "x\n");
+        let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let now = second();
+        while second() == now {
+            std::thread::yield_now();
+        }
+        let change = tree.change().unwrap();
+        assert_eq!(change.map(|change| change.edits.len()), Some(1), "round {round}");
+    }
+}
