@@ -1,6 +1,7 @@
 //! A run as a batch in the journal: what is kept of it, what is written while it runs, and the run that a resume makes of
 //! what is left.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,8 +9,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use readyroom::batch::RetryPolicy;
 use readyroom::journal::{
-    Batch, ChangeState, Entry, JobState, JournalError, Lease, NewBatch, NewJob, Next, Recorded, Store, Wishes, Writer,
-    next,
+    Batch, ChangeState, Entry, Job, JobState, JournalError, Lease, NewBatch, NewJob, Next, Recorded, Store, Wishes,
+    Writer, next,
 };
 use readyroom::workspace::{Applied, Repository, Worktrees};
 use readyroom::{Budget, Context, FailureKind, Outcome, Permissions, Routing, Spent};
@@ -259,6 +260,8 @@ pub struct Resumed {
     pub lost: Vec<String>,
     /// Changes that were to be applied and do not apply.
     pub conflicts: usize,
+    /// Changes wait for jobs that are left: those of the run have to wait behind them.
+    pub deferred: bool,
 }
 
 /// Takes a batch up again.
@@ -298,7 +301,14 @@ pub fn repeat(
         Err(JournalError::NoBatch { .. }) => {
             let kinds = recipe.kinds.clone();
             let journal = Journal::create(path, Some(name), &mut recipe, plan, |batch| workspaces(batch, &kinds))?;
-            return Ok(Resumed { recipe, plan: plan.clone(), journal, lost: Vec::new(), conflicts: 0 });
+            return Ok(Resumed {
+                recipe,
+                plan: plan.clone(),
+                journal,
+                lost: Vec::new(),
+                conflicts: 0,
+                deferred: false,
+            });
         }
         Err(error) => return Err(error.into()),
     };
@@ -403,6 +413,8 @@ fn go_on(
     }
     store.enter(&entries)?;
     let conflicts = take_up(&mut store, batch, &recipe)?;
+    let deferred = recipe.workspaces.as_ref().is_some_and(|w| w.in_order && w.apply == ApplyArg::Auto)
+        && store.changes(batch)?.iter().any(|(_, recorded)| recorded.state == ChangeState::Pending);
     let plan = Plan::assemble(jobs, &recipe.kinds, instances);
     let path = store.path().to_owned();
     let writer = Arc::new(Writer::start(store, lease)?);
@@ -412,6 +424,7 @@ fn go_on(
         journal: Journal { writer, path, batch: batch.to_owned(), places, before },
         lost,
         conflicts,
+        deferred,
     })
 }
 
@@ -428,18 +441,37 @@ fn take_up(store: &mut Store, batch: &str, recipe: &Recipe) -> anyhow::Result<us
         }
     }
     match workspaces.apply {
-        ApplyArg::Auto => {
-            let pending = |_: &str, recorded: &Recorded| recorded.state == ChangeState::Pending;
-            apply(store, batch, recipe, pending, |_, _, _, line| {
-                say::stderr(line);
-                Ok(())
-            })
-        }
+        ApplyArg::Auto => apply_pending(store, batch, recipe),
         ApplyArg::Never => Ok(0),
     }
 }
 
-/// Applies recorded changes that are `wanted`, by the ids of their jobs, in the order in which the jobs ended. Of each one `tell`
+/// Applies what is pending: all of it, or, where changes come in the jobs' order, that of jobs before which all have ended. How many
+/// changes do not apply.
+fn apply_pending(store: &mut Store, batch: &str, recipe: &Recipe) -> anyhow::Result<usize> {
+    let in_order = recipe.workspaces.as_ref().is_some_and(|workspaces| workspaces.in_order);
+    let ended = |job: &Job| matches!(job.state, JobState::Succeeded | JobState::Failed | JobState::Dropped);
+    let jobs = store.jobs(batch)?;
+    let due: HashSet<&str> = jobs.iter().take_while(|job| !in_order || ended(job)).map(|job| job.id.as_str()).collect();
+    let wanted = |id: &str, recorded: &Recorded| recorded.state == ChangeState::Pending && due.contains(id);
+    apply(store, batch, recipe, wanted, |_, _, _, line| {
+        say::stderr(line);
+        Ok(())
+    })
+}
+
+/// Applies, after a resumed run, the changes that had to wait for their turn. How many do not apply.
+///
+/// # Errors
+/// As [`resume`].
+pub fn apply_rest(path: &Path, batch: &str, recipe: &Recipe) -> anyhow::Result<usize> {
+    let mut store = open(Some(path))?;
+    let _lease = Lease::take(store.path(), batch)?;
+    apply_pending(&mut store, batch, recipe)
+}
+
+/// Applies recorded changes that are `wanted`, by the ids of their jobs, in the order in which the jobs ended, or in
+/// that of the jobs where that was asked for. Of each one `tell`
 /// hears what became of it, and that as a line. How many do not apply.
 ///
 /// # Errors
@@ -454,7 +486,11 @@ pub fn apply(
     let jobs = store.jobs(batch)?;
     let message = recipe.workspaces.as_ref().map(Workspaces::message).transpose()?.flatten();
     let mut conflicts = 0;
-    for (place, recorded) in store.changes(batch)? {
+    let mut changes = store.changes(batch)?;
+    if recipe.workspaces.as_ref().is_some_and(|workspaces| workspaces.in_order) {
+        changes.sort_by_key(|(place, _)| *place);
+    }
+    for (place, recorded) in changes {
         let Some(job) = jobs.iter().find(|job| job.place == place).filter(|job| wanted(&job.id, &recorded)) else {
             continue;
         };

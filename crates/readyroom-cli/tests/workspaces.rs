@@ -398,3 +398,31 @@ fn odd_repositories_work_or_are_refused_before_anything_is_sent() {
     place.run(&["@edit {} new", "f2"]).expect(0);
     no_worktree_left(&place);
 }
+
+#[test]
+fn a_resume_keeps_the_order_in_which_changes_were_to_come() {
+    let place = place();
+    place.sandbox.git(&["config", "user.name", "Me"]);
+    place.sandbox.git(&["config", "user.email", "me@localhost"]);
+    let waits = "@sh test {#} = 2 && test ! -e ../go && sleep 60; echo new > {}";
+    let words = ["-v", "-j", "2", "--in-order", "--commit={#}", waits, "f1", "f2", "f3", "f4"];
+    let mut started = place.start(&words);
+    started.wait_for("ok 1/");
+    // The third and the fourth have ended, and wait for the second.
+    let journal = place.sandbox.home().join(".local/state/readyroom/journal.sqlite");
+    let store = readyroom::journal::Store::open(&journal).unwrap();
+    while store.batches().unwrap()[0].states.of(readyroom::journal::JobState::Succeeded) < 3 {
+        assert!(started.is_running());
+        std::thread::yield_now();
+    }
+    started.signal(Signal::KILL);
+    started.finish();
+    place.nothing_left();
+    assert_eq!((place.read("f1"), place.read("f3")), ("new\n".into(), "3\n".into()));
+    let trees = place.sandbox.home().join(".local/state/readyroom/worktrees");
+    let batch = fs::read_dir(trees).unwrap().next().unwrap().unwrap().path();
+    fs::write(batch.join("1/go"), "").unwrap();
+    let resumed = readyroom(&place, &["resume"]).expect(0);
+    let log = place.sandbox.git(&["log", "--format=%s", "-4"]);
+    assert_eq!(log, "4\n3\n2\n1\n", "{resumed:#?}");
+}

@@ -116,7 +116,7 @@ fn go_on(
     located: Vec<Located>,
     json: Option<JsonSink>,
 ) -> anyhow::Result<ExitStatus> {
-    let Resumed { recipe, plan, journal, lost, conflicts } = resumed;
+    let Resumed { recipe, plan, journal, lost, mut conflicts, deferred } = resumed;
     for id in &lost {
         say::stderr(&format!(
             "{id} may have run when its run ended, and is left; `readyroom resume --lost` runs it again"
@@ -129,7 +129,12 @@ fn go_on(
     }
     output::prepare(&plan)?;
     let rooms = rooms(recipe.workspaces.as_ref(), &plan, &recipe.kinds, journal.batch().into(), false)?;
+    let (path, batch) = (journal.path().to_owned(), journal.batch().to_owned());
+    let rooms = Workrooms { applies: rooms.applies && !deferred, ..rooms };
     let status = start(plan, settings, located, json, Some(journal), rooms)?;
+    if deferred {
+        conflicts += batch::apply_rest(&path, &batch, &recipe)?;
+    }
     Ok(match status {
         ExitStatus::Success if !lost.is_empty() || conflicts > 0 => ExitStatus::SomeFailed,
         status => status,
