@@ -2,10 +2,14 @@
 //! signals) comes in through one channel, one after the other; the machine's actions are carried out at once.
 
 mod apply;
+mod attempts;
 mod order;
 pub mod pools;
 mod signals;
 mod state;
+mod workrooms;
+
+pub use workrooms::Workrooms;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -70,23 +74,6 @@ enum News {
     Applied(Box<Ended>, Result<(), Arc<JournalError>>),
     /// What a job changed was to be brought to the caller's files; these were changed by something else meanwhile.
     Brought(Box<Ended>, Result<Brought, WorkspaceError>, Vec<PathBuf>),
-}
-
-/// The worktrees of a run.
-#[derive(Debug, Default)]
-pub struct Workrooms {
-    /// Of each pool; none: it works in its directory.
-    pub pools: Vec<Option<Worktrees>>,
-    /// Whether changes are applied as jobs end.
-    pub applies: bool,
-    /// Whether in the jobs' order.
-    pub in_order: bool,
-    /// The message for a commit of each.
-    pub commit: Option<Template>,
-    /// What branches and refs are named after.
-    pub batch: String,
-    /// Whether nothing of the batch is needed after the run.
-    pub passing: bool,
 }
 
 /// Runs `plan` to its end. `located` holds the tool of each pool. Where there is a `journal`, nothing of a
@@ -178,10 +165,6 @@ pub fn run(
     });
     runtime.shutdown_background();
     status
-}
-
-fn has_crashed(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Failed(failure) if matches!(failure.kind, FailureKind::Crashed { .. }))
 }
 
 /// The reporter, with a log beside the journal.
@@ -448,91 +431,6 @@ impl Shell {
         record
     }
 
-    /// A job's end is known for good. It is told, when what it changed has been brought to the caller's files where that is to be
-    /// done.
-    fn settle(&mut self, ended: Box<Ended>) {
-        let stopping = self.state.stop_reason().is_some();
-        let pending = ended.change.as_ref().is_some_and(|change| change.state == ChangeState::Pending);
-        let waits = pending && self.rooms.applies;
-        let Some(order) = &mut self.order else {
-            return if waits { self.bring(ended) } else { self.say(Message::Ended(ended)) };
-        };
-        if !waits {
-            let free = order.over(ended.job, None);
-            self.say(Message::Ended(ended));
-            free.into_iter().for_each(|ended| self.bring(ended));
-        } else if stopping {
-            self.say(Message::Ended(ended));
-        } else {
-            order.over(ended.job, Some(ended)).into_iter().for_each(|ended| self.bring(ended));
-        }
-    }
-
-    /// Has what a job changed brought to the caller's files.
-    fn bring(&self, ended: Box<Ended>) {
-        let (Some(applier), Some(change)) = (&self.applier, &ended.change) else {
-            return self.say(Message::Ended(ended));
-        };
-        let planned = &self.plan.jobs[ended.job];
-        let input = planned.input.as_deref().or(planned.id.as_deref()).unwrap_or_default();
-        let wanted = Wanted {
-            pool: planned.pool,
-            change: change.change.clone(),
-            branch: branch_name(&self.rooms.batch, planned.number),
-            commit: self.rooms.commit.as_ref().map(|message| message.fill(input, planned.number)),
-        };
-        let kept = self.kept.clone();
-        applier.apply(wanted, move |result, strange| drop(kept.send(News::Brought(ended, result, strange))));
-    }
-
-    fn brought(
-        &mut self,
-        mut ended: Box<Ended>,
-        result: Result<Brought, WorkspaceError>,
-        strange: &[PathBuf],
-    ) -> Option<Input> {
-        let name = self.plan.label(ended.job);
-        if !strange.is_empty() {
-            self.say(Message::Notice(format!(
-                "{} changed in your directory while jobs work in worktrees: you, or a job that left its own",
-                text::list(strange)
-            )));
-        }
-        let mut input = None;
-        let mut change = ended.change.take()?;
-        match result {
-            Ok(Brought::Whole(problem)) => {
-                change.state = ChangeState::Applied;
-                if let Some(problem) = problem {
-                    self.say(Message::Notice(format!("{name}: no commit was made of its change: {problem}")));
-                }
-            }
-            Ok(Brought::Conflict { files, branch }) => {
-                let message = format!("its change does not apply to {}; it is the branch {branch}", text::list(&files));
-                ended.outcome = Failure::new(FailureKind::Conflict, message).into();
-                change.state = ChangeState::Conflict;
-                change.branch = Some(branch);
-                input = Some(Input::Conflict(ended.job));
-            }
-            Err(error) => {
-                self.say(Message::Stopping(format!("stopping: the change of {name} can't be applied: {error}")));
-                input = Some(Input::OutputBroken);
-            }
-        }
-        ended.change = Some(change.clone());
-        match &self.journal {
-            Some(journal) if change.state != ChangeState::Pending => {
-                let kept = self.kept.clone();
-                let record = self.record(&ended);
-                journal.changed(&ended.clone(), &change, record, move |result| {
-                    let _ = kept.send(News::Applied(ended, result));
-                });
-            }
-            _ => self.say(Message::Ended(ended)),
-        }
-        input
-    }
-
     fn journal_broken(&self, error: &JournalError) {
         self.say(Message::Stopping(format!("stopping: {error}")));
     }
@@ -547,156 +445,6 @@ impl Shell {
         };
         self.say(Message::Event(pool, event));
         input
-    }
-
-    /// Whether what looks like a crash may be the work of the one who is about to stop us.
-    fn may_be_a_stop(&self, response: &Response) -> bool {
-        // By the signal, or in order with a status that programs have for that.
-        let by_signal = |exit: &Exit| {
-            matches!(exit, Exit::Signal(1 | 2 | 15) | Exit::Status(0 | 1 | 129 | 130 | 143) | Exit::Unknown)
-        };
-        let exit = response.error().and_then(|failure| match &failure.kind {
-            FailureKind::Crashed { exit } => exit.as_ref(),
-            _ => None,
-        });
-        exit.is_some_and(by_signal) && self.state.stop_reason().is_none()
-    }
-
-    fn response(&mut self, job: usize, mut response: Response) -> Input {
-        if has_crashed(&response.outcome) && matches!(self.state.stop_reason(), Some(Stop::Signal(_))) {
-            response.outcome = Outcome::Cancelled;
-        }
-        // What an attempt did in a worktree that held it is gone with it.
-        let kind = &self.plan.pools[self.plan.jobs[job].pool].kind;
-        response.may_have_acted &= match kind.permissions {
-            Permissions::Read => false,
-            Permissions::Edit => !kind.worktree,
-            Permissions::Full => true,
-        };
-        self.spent.total += Spent::from(&response.usage);
-        self.spent.jobs[job] += Spent::from(&response.usage);
-        if let Some(turn) = self.turns.remove(&job) {
-            self.jobs.remove(&(self.plan.jobs[job].pool, turn));
-        }
-        let mut verdict = match &response.outcome {
-            Outcome::Succeeded => Verdict::Succeeded,
-            Outcome::Cancelled => Verdict::Cancelled,
-            _ => Verdict::Failed,
-        };
-        let mut waits = false;
-        match self.next(job, &response) {
-            Next::Again(again) if self.state.stop_reason().is_none() => {
-                return self.again(job, &again, &response);
-            }
-            // An attempt that a stop prevents, or that no mending came before, is one for the resume.
-            Next::Again(_) => waits = !response.may_have_acted,
-            Next::Stop => {
-                waits = !response.may_have_acted;
-                verdict = Verdict::Blocked;
-                if self.state.stop_reason().is_none() {
-                    self.say(Message::Stopping(format!("stopping: {}; the rest waits", response.outcome)));
-                }
-            }
-            Next::Done => {}
-        }
-        let mut turns = response.turns;
-        if turns.is_empty() && !response.answer.transcript.is_empty() {
-            turns.push(response.answer);
-        }
-        if let Some(change) = response.change.as_ref().filter(|change| !change.left_alone.is_empty()) {
-            let (name, paths) = (self.plan.label(job), text::list(&change.left_alone));
-            self.say(Message::Notice(format!(
-                "{name}: {paths} left alone: submodules and LFS files are not brought back"
-            )));
-        }
-        let state = if response.outcome.is_success() { ChangeState::Pending } else { ChangeState::Kept };
-        let change = response.change.map(|change| JobChange { change, state, branch: None });
-        let ended = Ended {
-            change,
-            value: response.value,
-            job,
-            outcome: response.outcome,
-            turns,
-            usage: response.usage,
-            timings: response.timings,
-            instance: response.instance,
-            generation: response.generation,
-            proof: response.proof,
-            context_lost: response.context_lost,
-        };
-        match &self.journal {
-            Some(journal) if waits => {
-                let kept = self.kept.clone();
-                let spent = Spent::from(&ended.usage);
-                journal.requeue(job, spent, move |result| drop(kept.send(News::Kept(Box::new(ended), result))));
-            }
-            _ => self.end(ended),
-        }
-        Input::Ended(job, verdict)
-    }
-
-    /// What becomes of a job after an attempt.
-    fn next(&mut self, job: usize, response: &Response) -> Next {
-        if self.settings.job_budget.is_spent(&self.spent.jobs[job]) {
-            return Next::Done;
-        }
-        let pool = self.plan.jobs[job].pool;
-        let streak = match &response.outcome {
-            Outcome::Succeeded => {
-                self.held_up.remove(&pool);
-                self.streaks.remove(&pool);
-                0
-            }
-            Outcome::Failed(failure) => {
-                let (kind, jobs) = self.streaks.entry(pool).or_default();
-                if *kind != failure.kind.name() {
-                    (*kind, *jobs) = (failure.kind.name(), HashSet::new());
-                }
-                jobs.insert(job);
-                jobs.len()
-            }
-            _ => 0,
-        };
-        self.settings.retry.next(&Attempt {
-            outcome: &response.outcome,
-            retried: self.retried.get(&job).copied().unwrap_or(0),
-            held_up: self.held_up.get(&pool).copied().unwrap_or(0),
-            streak,
-            may_have_acted: response.may_have_acted,
-            now: jiff::Timestamp::now(),
-            chance: fastrand::f64(),
-        })
-    }
-
-    /// Has a job wait for its next attempt.
-    fn again(&mut self, job: usize, again: &Again, response: &Response) -> Input {
-        let outcome = &response.outcome;
-        let pool = self.plan.jobs[job].pool;
-        match again.pool {
-            PoolEffect::None => *self.retried.entry(job).or_default() += 1,
-            PoolEffect::Slowed | PoolEffect::Parked => *self.held_up.entry(pool).or_default() += 1,
-        }
-        if let Some(journal) = &self.journal {
-            let kept = self.kept.clone();
-            journal.requeue(job, Spent::from(&response.usage), move |result| {
-                if let Err(error) = result {
-                    let _ = kept.send(News::NotBegun(error));
-                }
-            });
-        }
-        let what = match again.pool {
-            PoolEffect::None => "again",
-            PoolEffect::Slowed => "all wait and go on slower",
-            PoolEffect::Parked => "all wait and go on",
-        };
-        let (name, after) = (self.plan.jobs[job].key(), text::time(again.after));
-        self.say(Message::Notice(format!("{name} {outcome}: {what} in {after}")));
-        let (kept, after) = (self.kept.clone(), again.after);
-        tokio::spawn(async move {
-            tokio::time::sleep(after).await;
-            let _ = kept.send(News::Due(job));
-        });
-        Input::Again(job, again.pool)
     }
 
     /// The directory for a pool's records: one of its own where there are several pools.
@@ -760,31 +508,6 @@ impl Shell {
     fn say(&self, message: Message) {
         // A printer that is gone has said so: `Reply::Broken`.
         let _ = self.printer.send(message);
-    }
-
-    /// Removes the worktrees, which hold nothing any more.
-    async fn leave_workrooms(&self) {
-        let (pools, batch) = (self.rooms.pools.clone(), self.rooms.batch.clone());
-        let passing = self.rooms.passing;
-        let left = tokio::task::spawn_blocking(move || {
-            let mut left = Vec::new();
-            for worktrees in pools.iter().flatten() {
-                match worktrees.remove(&[]) {
-                    Ok(stayed) => {
-                        left.extend(stayed.iter().map(|root| format!("the worktree {} stays", root.display())))
-                    }
-                    Err(error) => left.push(format!("worktrees could not be removed: {error}")),
-                }
-                if passing && let Err(error) = worktrees.repository().forget(&batch) {
-                    left.push(error.to_string());
-                }
-            }
-            crate::workspace::leave(&batch);
-            left
-        });
-        for line in left.await.unwrap_or_default() {
-            self.say(Message::Notice(line));
-        }
     }
 
     /// Has the last words printed. A printer that is held up is waited for until the next Ctrl-C.

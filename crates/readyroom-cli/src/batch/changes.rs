@@ -1,0 +1,157 @@
+//! What a batch's jobs changed, applied from the journal; worktrees and refs that it left.
+
+use super::*;
+
+/// Brings in order what an owner who was killed left of a batch's worktrees, and applies what was to be applied. How many changes
+/// do not apply.
+pub(super) fn take_up(store: &mut Store, batch: &str, recipe: &Recipe) -> anyhow::Result<usize> {
+    let Some(workspaces) = &recipe.workspaces else { return Ok(0) };
+    // What still writes there is ended first.
+    readyroom::process::sweep_orphans();
+    for (at, kind) in recipe.kinds.iter().enumerate() {
+        if let Some(worktrees) = workspaces.of(batch, at, kind)? {
+            worktrees.repository().tidy()?;
+            worktrees.salvage(&format!("{batch}/left"))?;
+        }
+    }
+    match workspaces.apply {
+        ApplyArg::Auto => apply_pending(store, batch, recipe),
+        ApplyArg::Never => Ok(0),
+    }
+}
+
+/// Applies what is pending: all of it, or, where changes come in the jobs' order, that of jobs before which all have ended. How many
+/// changes do not apply.
+fn apply_pending(store: &mut Store, batch: &str, recipe: &Recipe) -> anyhow::Result<usize> {
+    let in_order = recipe.workspaces.as_ref().is_some_and(|workspaces| workspaces.in_order);
+    let ended = |job: &Job| matches!(job.state, JobState::Succeeded | JobState::Failed | JobState::Dropped);
+    let jobs = store.jobs(batch)?;
+    let due: HashSet<&str> = jobs.iter().take_while(|job| !in_order || ended(job)).map(|job| job.id.as_str()).collect();
+    let wanted = |id: &str, recorded: &Recorded| recorded.state == ChangeState::Pending && due.contains(id);
+    apply(store, batch, recipe, wanted, |_, _, _, line| {
+        say::stderr(line);
+        Ok(())
+    })
+}
+
+/// Applies, after a resumed run, the changes that had to wait for their turn. How many do not apply.
+///
+/// # Errors
+/// As [`resume`].
+pub fn apply_rest(path: &Path, batch: &str, recipe: &Recipe) -> anyhow::Result<usize> {
+    let mut store = open(Some(path))?;
+    let _lease = Lease::take(store.path(), batch)?;
+    apply_pending(&mut store, batch, recipe)
+}
+
+/// Applies recorded changes that are `wanted`, by the ids of their jobs, in the order in which the jobs ended, or in
+/// that of the jobs where that was asked for. Of each one `tell`
+/// hears what became of it, and that as a line. How many do not apply.
+///
+/// # Errors
+/// The journal or a repository can't be used; what was applied before is written down.
+pub fn apply(
+    store: &mut Store,
+    batch: &str,
+    recipe: &Recipe,
+    wanted: impl Fn(&str, &Recorded) -> bool,
+    tell: impl Fn(&str, ChangeState, Option<&str>, &str) -> anyhow::Result<()>,
+) -> anyhow::Result<usize> {
+    let jobs = store.jobs(batch)?;
+    let message = recipe.workspaces.as_ref().map(Workspaces::message).transpose()?.flatten();
+    let mut conflicts = 0;
+    let mut changes = store.changes(batch)?;
+    if recipe.workspaces.as_ref().is_some_and(|workspaces| workspaces.in_order) {
+        changes.sort_by_key(|(place, _)| *place);
+    }
+    for (place, recorded) in changes {
+        let Some(job) = jobs.iter().find(|job| job.place == place).filter(|job| wanted(&job.id, &recorded)) else {
+            continue;
+        };
+        let planned: Planned = serde_json::from_value(job.spec.clone()).with_context(|| format!("job {}", job.id))?;
+        let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
+        let repository = Repository::open(&kind.directory)?;
+        let (state, branch) = match repository.apply(&recorded.change)? {
+            Applied::Whole => {
+                let mut line = format!("applied {}", job.id);
+                let input = planned.input.as_deref().or(planned.id.as_deref()).unwrap_or_default();
+                let message = message.as_ref().map(|message| message.fill(input, planned.number));
+                if let Some(message) = message
+                    && !repository.commit(&recorded.change, &message)?
+                {
+                    line.push_str("; no commit of it: it rests on edits that are not committed");
+                }
+                tell(&job.id, ChangeState::Applied, None, &line)?;
+                (ChangeState::Applied, None)
+            }
+            Applied::Conflict(files) => {
+                let branch = repository.keep_as_branch(&branch_name(batch, planned.number), &recorded.change)?;
+                let line = format!("{} does not apply to {}; it is the branch {branch}", job.id, text::list(&files));
+                tell(&job.id, ChangeState::Conflict, Some(&branch), &line)?;
+                conflicts += 1;
+                (ChangeState::Conflict, Some(branch))
+            }
+        };
+        let mut entries = vec![Entry::Changed { batch: batch.to_owned(), place, state, branch: branch.clone() }];
+        if let Some(mut outcome) = job.outcome.clone() {
+            outcome["change"]["state"] = serde_json::to_value(state)?;
+            outcome["change"]["branch"] = serde_json::to_value(&branch)?;
+            let entry = |state, outcome| Entry::Ended {
+                batch: batch.to_owned(),
+                place,
+                state,
+                outcome,
+                spent: Spent::default(),
+                change: None,
+            };
+            if state == ChangeState::Conflict && job.state == JobState::Succeeded {
+                outcome["outcome"] = "failed".into();
+                let kind = FailureKind::Conflict;
+                outcome["failure"] = serde_json::json!({
+                    "kind": kind.name(), "message": "its change does not apply", "evidence": "",
+                    "retryable": kind.retryable(), "origin": kind.origin(),
+                });
+                entries.push(entry(JobState::Failed, outcome));
+            } else if state == ChangeState::Applied && outcome["failure"]["kind"] == FailureKind::Conflict.name() {
+                outcome["outcome"] = "succeeded".into();
+                outcome["failure"] = Value::Null;
+                entries.push(entry(JobState::Succeeded, outcome));
+            } else {
+                entries.push(entry(job.state, outcome));
+            }
+        }
+        store.enter(&entries)?;
+    }
+    Ok(conflicts)
+}
+
+/// Removes what is kept of a batch outside of the journal: worktrees that its owner left, and its refs. What could not be removed,
+/// in sentences.
+pub fn clear(batch: &Batch) -> Vec<String> {
+    let mut problems = put_away(batch);
+    problems.extend(each_worktrees(batch, |worktrees| Ok(worktrees.repository().forget(&batch.id)?)));
+    crate::workspace::leave(&batch.id);
+    problems
+}
+
+/// Removes worktrees that a batch's owner left, and keeps what they held as commits. What could not be removed, in sentences.
+pub fn put_away(batch: &Batch) -> Vec<String> {
+    let left = format!("{}/left", batch.id);
+    let problems = each_worktrees(batch, |worktrees| Ok(worktrees.salvage(&left).map(drop)?));
+    crate::workspace::leave(&batch.id);
+    problems
+}
+
+/// What went wrong in doing something with the worktrees of each kind of job.
+fn each_worktrees(batch: &Batch, what: impl Fn(&Worktrees) -> anyhow::Result<()>) -> Vec<String> {
+    let Ok(recipe) = serde_json::from_value::<Recipe>(batch.spec.clone()) else { return Vec::new() };
+    let Some(workspaces) = &recipe.workspaces else { return Vec::new() };
+    let kinds = recipe.kinds.iter().enumerate();
+    let done = kinds.map(|(at, kind)| workspaces.of(&batch.id, at, kind)?.as_ref().map_or(Ok(()), &what));
+    done.filter_map(|done| done.err()).map(|error| format!("{error:#}")).collect()
+}
+
+/// The branch for a change that does not apply.
+pub fn branch_name(batch: &str, number: usize) -> String {
+    format!("readyroom/{batch}/{number}")
+}

@@ -1,0 +1,309 @@
+//! A run as a batch in the journal: what is kept of it, what is written while it runs, the run that a resume makes of
+//! what is left, and the changes that are applied from it.
+
+mod changes;
+mod resume;
+
+pub use changes::{apply, apply_rest, branch_name, clear, put_away};
+pub use resume::{Resumed, repeat, resume};
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use readyroom::batch::RetryPolicy;
+use readyroom::journal::{
+    Batch, ChangeState, Entry, Job, JobState, JournalError, Lease, NewBatch, NewJob, Next, Recorded, Store, Wishes,
+    Writer, next,
+};
+use readyroom::workspace::{Applied, Repository, Worktrees};
+use readyroom::{Budget, Context, FailureKind, Outcome, Permissions, Routing, Spent};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::args::{ApplyArg, RunArgs};
+use crate::plan::{Plan, Planned, PoolKind};
+use crate::report::{Ended, JobChange, text};
+use crate::say;
+use crate::settings::Settings;
+use crate::workspace::Workspaces;
+
+/// What helps where the journal can't be used.
+const ADVICE: &str = "--no-journal runs without it";
+
+/// What all jobs of a batch have in common, as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Instances over all pools.
+    pub instances: usize,
+    /// How jobs are routed.
+    pub routing: Routing,
+    /// Whether each job starts in a context that is proven new.
+    pub context: Context,
+    /// Whether each job has a process of its own.
+    pub one_shot: bool,
+    /// Whether each pool has an empty HOME of its own.
+    pub isolated_home: bool,
+    /// Arguments added to the tool's command line.
+    pub tool_args: Vec<OsString>,
+    /// Definition files that were named; absolute.
+    pub tool_files: Vec<PathBuf>,
+    /// Whether answers come in the jobs' order.
+    pub keep_order: bool,
+    /// How often a job is tried again.
+    #[serde(default = "default_retries")]
+    pub retries: u32,
+    /// Whether jobs that may have changed something are tried again, too.
+    #[serde(default)]
+    pub retry_edits: bool,
+    /// Where definitions are looked up from; absolute.
+    pub directory: PathBuf,
+    /// What the jobs of each pool have in common; a job names its own by place.
+    pub kinds: Vec<PoolKind>,
+    /// What the batch may cost.
+    #[serde(default)]
+    pub budget: Budget,
+    /// What a job may cost.
+    #[serde(default)]
+    pub job_budget: Budget,
+    /// Their worktrees; none before they are made.
+    #[serde(default)]
+    pub workspaces: Option<Workspaces>,
+}
+
+/// For batches that were begun when there were none.
+fn default_retries() -> u32 {
+    RetryPolicy::default().retries
+}
+
+impl Recipe {
+    /// The recipe of a run.
+    ///
+    /// # Errors
+    /// The current directory is gone.
+    pub fn of(args: &RunArgs, plan: &Plan, settings: &Settings) -> anyhow::Result<Self> {
+        let absolute = |path: &Path| std::path::absolute(path).context("the current directory can't be found");
+        Ok(Self {
+            instances: settings.total,
+            routing: settings.routing,
+            context: settings.context,
+            one_shot: settings.one_shot,
+            isolated_home: settings.isolated_home,
+            tool_args: settings.tool_args.clone(),
+            tool_files: args.tool_files.iter().map(|file| absolute(file)).collect::<Result<_, _>>()?,
+            keep_order: settings.keep_order,
+            retries: settings.retry.retries,
+            retry_edits: settings.retry.repeat_effects,
+            directory: absolute(args.directory.as_deref().unwrap_or(Path::new(".")))?,
+            kinds: plan.kinds(),
+            budget: settings.budget,
+            job_budget: settings.job_budget,
+            workspaces: None,
+        })
+    }
+}
+
+/// The journal of a run that is under way.
+#[derive(Debug)]
+pub struct Journal {
+    writer: Arc<Writer>,
+    path: PathBuf,
+    batch: String,
+    /// Each job's place in the batch.
+    places: Vec<usize>,
+    /// What was spent before.
+    before: Before,
+}
+
+/// What a batch had cost before a run of it.
+#[derive(Debug, Clone, Default)]
+pub struct Before {
+    /// All of it.
+    pub total: Spent,
+    /// The jobs of the run, by place in its plan.
+    pub jobs: Vec<Spent>,
+}
+
+impl Journal {
+    /// Writes a run down as a new batch. `workspaces` makes what its jobs start from, when the batch has its id.
+    ///
+    /// # Errors
+    /// The journal can't be used; what `workspaces` says.
+    pub fn create(
+        path: Option<&Path>,
+        id: Option<&str>,
+        recipe: &mut Recipe,
+        plan: &Plan,
+        workspaces: impl FnOnce(&str) -> anyhow::Result<Option<Workspaces>>,
+    ) -> anyhow::Result<Self> {
+        let mut store = open(path).context(ADVICE)?;
+        let batch = NewBatch {
+            id: id.map(str::to_owned),
+            directory: here()?,
+            title: title(plan),
+            spec: serde_json::to_value(&*recipe)?,
+            jobs: plan.jobs.iter().map(new_job).collect::<Result<_, _>>()?,
+        };
+        let id = store.create(&batch).context(ADVICE)?;
+        let lease = Lease::take(store.path(), &id)?;
+        match workspaces(&id) {
+            Ok(workspaces) => recipe.workspaces = workspaces,
+            Err(error) => {
+                store.remove(&id)?;
+                return Err(error);
+            }
+        }
+        if recipe.workspaces.is_some() {
+            store.extend(&id, &serde_json::to_value(&*recipe)?, &[], &[])?;
+        }
+        let path = store.path().to_owned();
+        let writer = Arc::new(Writer::start(store, lease)?);
+        Ok(Self { writer, path, batch: id, places: (0..plan.jobs.len()).collect(), before: Before::default() })
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was spent before.
+    pub fn before(&self) -> &Before {
+        &self.before
+    }
+
+    /// The batch's id.
+    pub fn batch(&self) -> &str {
+        &self.batch
+    }
+
+    /// A job's gate: writes down that it is going to be sent, and opens when that is durable. What can't be written goes to
+    /// `failed`, and the gate stays closed.
+    pub fn gate<F: FnOnce(Arc<JournalError>) + Send + 'static>(
+        &self,
+        job: usize,
+        failed: F,
+    ) -> impl Future<Output = bool> + Send + use<F> {
+        let entry = Entry::Begun { batch: self.batch.clone(), place: self.places[job] };
+        let writer = Arc::clone(&self.writer);
+        async move {
+            let (told, durable) = tokio::sync::oneshot::channel();
+            writer.enter(entry, move |result| drop(told.send(result)));
+            match durable.await {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    failed(error);
+                    false
+                }
+                Err(_) => false,
+            }
+        }
+    }
+
+    /// Has it written that a job waits again.
+    pub fn requeue(&self, job: usize, spent: Spent, told: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static) {
+        self.writer.enter(Entry::Requeued { batch: self.batch.clone(), place: self.places[job], spent }, told);
+    }
+
+    /// Has a job's outcome written, and what it changed with it.
+    pub fn end(
+        &self,
+        ended: &Ended,
+        outcome: Value,
+        told: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static,
+    ) {
+        let recorded = |change: &JobChange| {
+            Box::new(Recorded { change: change.change.clone(), state: change.state, branch: change.branch.clone() })
+        };
+        let entry = Entry::Ended {
+            batch: self.batch.clone(),
+            place: self.places[ended.job],
+            state: state_of(&ended.outcome),
+            outcome,
+            spent: Spent::from(&ended.usage),
+            change: ended.change.as_ref().map(recorded),
+        };
+        self.writer.enter(entry, told);
+    }
+
+    /// Has written what became of a job's change, and the outcome as it is with that.
+    pub fn changed(
+        &self,
+        ended: &Ended,
+        change: &JobChange,
+        outcome: Value,
+        told: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static,
+    ) {
+        let (batch, place) = (self.batch.clone(), self.places[ended.job]);
+        let (state, branch) = (change.state, change.branch.clone());
+        self.writer.enter(Entry::Changed { batch: batch.clone(), place, state, branch }, |_| {});
+        let state = state_of(&ended.outcome);
+        self.writer.enter(Entry::Ended { batch, place, state, outcome, spent: Spent::default(), change: None }, told);
+    }
+}
+
+/// How a job that ended stands in the journal.
+pub fn state_of(outcome: &Outcome) -> JobState {
+    match outcome {
+        Outcome::Succeeded => JobState::Succeeded,
+        Outcome::Cancelled => JobState::Cancelled,
+        _ => JobState::Failed,
+    }
+}
+
+/// A job as it is kept.
+fn new_job(planned: &Planned) -> anyhow::Result<NewJob> {
+    let mut spec = planned.clone();
+    // A resume may be typed elsewhere.
+    spec.output = spec.output.map(std::path::absolute).transpose()?;
+    Ok(NewJob { id: planned.key(), spec: serde_json::to_value(spec)? })
+}
+
+/// Each file of a job as its end left it: its content's hash, or nothing where it is gone.
+pub fn left(files: &[PathBuf], directory: &Path) -> Value {
+    let one = |file: &PathBuf| {
+        let hash = std::fs::read(directory.join(file)).ok().map(|content| hex(&Sha256::digest(content)));
+        (file.to_string_lossy().into_owned(), hash.map_or(Value::Null, Value::String))
+    };
+    Value::Object(files.iter().map(one).collect())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The journal at `path`, or the user's own.
+///
+/// # Errors
+/// It can't be used.
+pub fn open(path: Option<&Path>) -> Result<Store, JournalError> {
+    match path {
+        Some(path) => Store::open(path),
+        None => Store::open(&Store::default_path()?),
+    }
+}
+
+/// The batch that is meant: by its id, or the last one of the current directory.
+///
+/// # Errors
+/// There is none.
+pub fn find(store: &Store, batch: Option<&str>) -> anyhow::Result<Batch> {
+    Ok(match batch {
+        Some(id) => store.batch(id)?,
+        None => store.last_in(&here()?)?,
+    })
+}
+
+fn here() -> anyhow::Result<PathBuf> {
+    std::env::current_dir().context("the current directory can't be found")
+}
+
+/// The first prompt's first line, shortened.
+fn title(plan: &Plan) -> String {
+    let tools: Vec<&str> = plan.pools.iter().map(|pool| pool.kind.tool.as_str()).collect();
+    let first = plan.jobs.first().and_then(|planned| planned.job.prompts.first());
+    let line: String = first.and_then(|prompt| prompt.lines().next()).unwrap_or_default().chars().take(60).collect();
+    format!("{}: {line}", tools.join(", "))
+}

@@ -1,0 +1,163 @@
+//! Batches that go on: what is left of one that was stopped or killed, and what a named one does not have yet.
+
+use super::*;
+
+/// What a resume runs.
+#[derive(Debug)]
+pub struct Resumed {
+    /// How it was started.
+    pub recipe: Recipe,
+    /// What is left.
+    pub plan: Plan,
+    /// Where it goes on being written down.
+    pub journal: Journal,
+    /// Ids of jobs that may have run and are not run again.
+    pub lost: Vec<String>,
+    /// Changes that were to be applied and do not apply.
+    pub conflicts: usize,
+    /// Changes wait for jobs that are left: those of the run have to wait behind them.
+    pub deferred: bool,
+}
+
+/// Takes a batch up again.
+///
+/// # Errors
+/// There is none of that name, somebody else runs it, the journal can't be used.
+pub fn resume(
+    path: Option<&Path>,
+    batch: Option<&str>,
+    wishes: Wishes,
+    instances: Option<usize>,
+) -> anyhow::Result<Resumed> {
+    let store = open(path)?;
+    let batch = find(&store, batch)?;
+    let lease = Lease::take(store.path(), &batch.id)?;
+    let recipe: Recipe = serde_json::from_value(batch.spec).with_context(|| format!("batch {}", batch.id))?;
+    let instances = instances.unwrap_or(recipe.instances);
+    go_on(store, lease, &batch.id, recipe, wishes, instances)
+}
+
+/// Runs a batch of this name: a new one, or the jobs of `plan` that it does not have yet, and those of it that were never run. With
+/// `changed` also those whose files are not as their last end left them. `workspaces` makes what jobs start from.
+///
+/// # Errors
+/// Somebody else runs it, the journal can't be used; what `workspaces` says.
+pub fn repeat(
+    path: Option<&Path>,
+    name: &str,
+    mut recipe: Recipe,
+    plan: &Plan,
+    changed: bool,
+    workspaces: impl FnOnce(&str, &[PoolKind]) -> anyhow::Result<Option<Workspaces>>,
+) -> anyhow::Result<Resumed> {
+    let mut store = open(path)?;
+    let batch = match store.batch(name) {
+        Ok(batch) => batch,
+        Err(JournalError::NoBatch { .. }) => {
+            let kinds = recipe.kinds.clone();
+            let journal = Journal::create(path, Some(name), &mut recipe, plan, |batch| workspaces(batch, &kinds))?;
+            return Ok(Resumed {
+                recipe,
+                plan: plan.clone(),
+                journal,
+                lost: Vec::new(),
+                conflicts: 0,
+                deferred: false,
+            });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let lease = Lease::take(store.path(), name)?;
+    let old: Recipe = serde_json::from_value(batch.spec).with_context(|| format!("batch {name}"))?;
+    // Its jobs name their kinds by place.
+    let added = std::mem::replace(&mut recipe.kinds, old.kinds);
+    let known = store.jobs(name)?;
+    let (mut again, mut new) = (Vec::new(), Vec::new());
+    for planned in &plan.jobs {
+        let kind = &added[planned.pool];
+        let mut planned = planned.clone();
+        planned.pool = recipe.kinds.iter().position(|old| old == kind).unwrap_or_else(|| {
+            recipe.kinds.push(kind.clone());
+            recipe.kinds.len() - 1
+        });
+        let key = planned.key();
+        match known.iter().find(|job| job.id == key) {
+            Some(job) => {
+                let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
+                if changed && ended && job.outcome.as_ref().is_some_and(|outcome| !as_left(outcome, kind)) {
+                    planned.number = job.place + 1;
+                    again.push((job.place, new_job(&planned)?.spec));
+                }
+            }
+            None => {
+                planned.number = known.len() + new.len() + 1;
+                new.push(new_job(&planned)?);
+            }
+        }
+    }
+    store.extend(name, &serde_json::to_value(&recipe)?, &again, &new)?;
+    recipe.workspaces = workspaces(name, &recipe.kinds)?;
+    store.extend(name, &serde_json::to_value(&recipe)?, &[], &[])?;
+    let instances = recipe.instances;
+    go_on(store, lease, name, recipe, Wishes::default(), instances)
+}
+
+/// Whether the files of a job are as its outcome says that it left them.
+fn as_left(outcome: &Value, kind: &PoolKind) -> bool {
+    let files: Vec<PathBuf> =
+        outcome["left"].as_object().into_iter().flat_map(|left| left.keys().map(PathBuf::from)).collect();
+    outcome["left"].is_null() || left(&files, &kind.directory) == outcome["left"]
+}
+
+/// Goes on with a batch that is ours.
+fn go_on(
+    mut store: Store,
+    lease: Lease,
+    batch: &str,
+    recipe: Recipe,
+    wishes: Wishes,
+    instances: usize,
+) -> anyhow::Result<Resumed> {
+    let (mut jobs, mut places, mut lost, mut entries) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut before = Before::default();
+    for job in store.jobs(batch)? {
+        before.total += job.spent;
+        let planned: Planned =
+            serde_json::from_value(job.spec).with_context(|| format!("job {} of batch {batch}", job.id))?;
+        let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
+        // What can change nothing, or nothing but a worktree that is brought back, does no harm when it is done twice.
+        let safe = match kind.permissions {
+            Permissions::Read => true,
+            Permissions::Edit => kind.worktree,
+            Permissions::Full => false,
+        };
+        match next(job.state, safe, wishes) {
+            Next::Run => {
+                places.push(job.place);
+                before.jobs.push(job.spent);
+                jobs.push(planned);
+            }
+            Next::Lose => {
+                entries.push(Entry::Lost { batch: batch.to_owned(), place: job.place });
+                lost.push(job.id);
+            }
+            Next::Leave if job.state == JobState::Lost => lost.push(job.id),
+            Next::Leave => {}
+        }
+    }
+    store.enter(&entries)?;
+    let conflicts = changes::take_up(&mut store, batch, &recipe)?;
+    let deferred = recipe.workspaces.as_ref().is_some_and(|w| w.in_order && w.apply == ApplyArg::Auto)
+        && store.changes(batch)?.iter().any(|(_, recorded)| recorded.state == ChangeState::Pending);
+    let plan = Plan::assemble(jobs, &recipe.kinds, instances);
+    let path = store.path().to_owned();
+    let writer = Arc::new(Writer::start(store, lease)?);
+    Ok(Resumed {
+        recipe,
+        plan,
+        journal: Journal { writer, path, batch: batch.to_owned(), places, before },
+        lost,
+        conflicts,
+        deferred,
+    })
+}
