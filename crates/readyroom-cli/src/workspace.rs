@@ -133,7 +133,7 @@ impl Workspaces {
             let base = match taken.get(repository.root()) {
                 Some(base) => base.clone(),
                 None => {
-                    let name = format!("{batch}/base-{}", taken.len() + 1);
+                    let name = format!("{batch}/base");
                     let base = repository.snapshot(&name).context("--workspace shared needs no copy")?;
                     taken.insert(repository.root().to_owned(), base.clone());
                     base

@@ -110,7 +110,10 @@ fn a_job_that_writes_into_the_callers_directory_is_noticed() {
     let place = place();
     let file = place.sandbox.dir().join("f3");
     let prompt = format!("@sh echo leak > {}; echo y > f4; : {{}}", file.display());
-    place.run(&["-j", "1", &prompt, "a"]).expect(0).says("f3 changed in your directory while jobs work in worktrees");
+    let own = ["--json", "out.jsonl", "-o", "out-{/}", "--journal", "j.sqlite", "--record", "record"];
+    let finished = place.run(&[&own[..], &["-j", "1", &prompt, "a", "b"]].concat()).expect(0);
+    finished.says("f3 changed in your directory while jobs work in worktrees");
+    assert_eq!(finished.err.matches("changed in your directory").count(), 1, "what we write is no news: {finished:#?}");
 }
 
 #[test]

@@ -26,6 +26,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::args::{ApplyArg, RunArgs};
 use crate::plan::{Plan, Planned, PoolKind};
+use crate::report::log::path_beside;
 use crate::report::{Ended, JobChange, text};
 use crate::say;
 use crate::settings::Settings;
@@ -167,6 +168,18 @@ impl Journal {
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// All files and directories that belong to it.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let beside = ["", "-wal", "-shm", ".locks"].map(|end| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(end);
+            PathBuf::from(name)
+        });
+        let log = path_beside(&self.path);
+        let old = log.with_added_extension("old");
+        beside.into_iter().chain([log, old]).collect()
     }
 
     /// What was spent before.

@@ -92,6 +92,7 @@ fn rooms(
         commit: workspaces.message()?,
         batch,
         passing,
+        own: Vec::new(),
     })
 }
 
@@ -147,8 +148,13 @@ fn start(
     located: Vec<Located>,
     json: Option<JsonSink>,
     journal: Option<Journal>,
-    rooms: Workrooms,
+    mut rooms: Workrooms,
 ) -> anyhow::Result<ExitStatus> {
+    let mut own: Vec<PathBuf> = plan.jobs.iter().filter_map(|planned| planned.output.clone()).collect();
+    own.extend(json.as_ref().and_then(JsonSink::path).map(Path::to_owned));
+    own.extend(settings.record.clone());
+    own.extend(journal.iter().flat_map(Journal::files));
+    rooms.own = own.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
     plan.batch = journal.as_ref().map(|journal| journal.batch().to_owned());
     let plan = Arc::new(plan);
     let outputs = Outputs::new(Arc::clone(&plan), json, settings.keep_order, settings.terminal.stdout);

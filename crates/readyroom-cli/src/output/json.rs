@@ -23,6 +23,7 @@ const VERSION: u32 = 1;
 /// Where JSON lines go.
 pub struct JsonSink {
     name: String,
+    path: Option<PathBuf>,
     out: Box<dyn Write + Send>,
     stdout: bool,
 }
@@ -34,7 +35,7 @@ impl JsonSink {
     /// The file can't be opened.
     pub fn open(path: &Path, goes_on: bool) -> anyhow::Result<Self> {
         if path == Path::new("-") {
-            return Ok(Self { name: "stdout".into(), out: Box::new(io::stdout()), stdout: true });
+            return Ok(Self { name: "stdout".into(), path: None, out: Box::new(io::stdout()), stdout: true });
         }
         let file = OpenOptions::new()
             .write(true)
@@ -43,7 +44,17 @@ impl JsonSink {
             .append(goes_on)
             .open(path)
             .with_context(|| format!("--json {} can't be opened; name another file", path.display()))?;
-        Ok(Self { name: format!("--json {}", path.display()), out: Box::new(file), stdout: false })
+        Ok(Self {
+            name: format!("--json {}", path.display()),
+            path: Some(path.to_owned()),
+            out: Box::new(file),
+            stdout: false,
+        })
+    }
+
+    /// The file that the lines go to.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// Whether the lines go to stdout.

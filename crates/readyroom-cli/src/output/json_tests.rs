@@ -138,7 +138,7 @@ fn each_line_is_flushed_by_itself() {
         }
     }
     let kept = Kept::default();
-    let mut sink = JsonSink { name: "test".into(), out: Box::new(kept.clone()), stdout: false };
+    let mut sink = JsonSink { name: "test".into(), path: None, out: Box::new(kept.clone()), stdout: false };
     let plan = plan("aider", 1, &["a.py", "b.py"]);
     for _ in 0..3 {
         sink.write(&plan, &success(), None).unwrap();

@@ -17,6 +17,18 @@ pub struct Workrooms {
     pub batch: String,
     /// Whether nothing of the batch is needed after the run.
     pub passing: bool,
+    /// Files and directories that the run itself writes to; absolute.
+    pub own: Vec<PathBuf>,
+}
+
+impl Workrooms {
+    /// Those of these files, from the top of a pool's repository, that the run does not write itself.
+    fn strange(&self, pool: usize, files: &[PathBuf]) -> Vec<PathBuf> {
+        let Some(Some(worktrees)) = self.pools.get(pool) else { return Vec::new() };
+        let root = worktrees.repository().root();
+        let own = |file: &&PathBuf| self.own.iter().any(|own| root.join(file).starts_with(own));
+        files.iter().filter(|file| !own(file)).cloned().collect()
+    }
 }
 
 impl Shell {
@@ -64,10 +76,11 @@ impl Shell {
         strange: &[PathBuf],
     ) -> Option<Input> {
         let name = self.plan.label(ended.job);
+        let strange = self.rooms.strange(self.plan.jobs[ended.job].pool, strange);
         if !strange.is_empty() {
             self.say(Message::Notice(format!(
                 "{} changed in your directory while jobs work in worktrees: you, or a job that left its own",
-                text::list(strange)
+                text::list(&strange)
             )));
         }
         let mut input = None;

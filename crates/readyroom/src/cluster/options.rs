@@ -51,7 +51,8 @@ pub struct ClusterOptions {
     /// A process for each turn: same drivers, same outcomes, nothing warm.
     pub one_shot: bool,
     /// A worktree for each instance, where it works instead of in `contract.cwd`, which has to be in the repository. Each job
-    /// starts from the same files, and its response holds what it changed. Needs `fresh`. None: all work in `contract.cwd`.
+    /// starts from the same files, and its response holds what it changed. Needs `fresh`. They stay after a shutdown, until
+    /// [`Worktrees::remove`]. None: all work in `contract.cwd`.
     pub worktrees: Option<Worktrees>,
     /// How many instances may be starting at a time; as many as the machine has cores, at least 2.
     pub starts_at_once: Option<usize>,

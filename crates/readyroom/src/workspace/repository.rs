@@ -96,15 +96,15 @@ impl Repository {
 
     /// The caller's state: HEAD with uncommitted and untracked, not ignored, changes, as a commit below no branch.
     ///
-    /// `keep` names a ref below `refs/readyroom/` that keeps it from being collected; an earlier one of that name is
-    /// replaced.
+    /// Below `refs/readyroom/` and the name `keep` a ref keeps it from being collected, beside those of earlier snapshots.
     ///
     /// # Errors
     /// The untracked files are too large, or git failed.
     pub fn snapshot(&self, keep: &str) -> Result<Snapshot, WorkspaceError> {
         self.check_untracked()?;
         let snapshot = self.state()?;
-        self.git(["update-ref", &format!("refs/readyroom/{keep}"), &snapshot.commit]).bytes()?;
+        let short = snapshot.commit.get(..12).unwrap_or(&snapshot.commit);
+        self.git(["update-ref", &format!("refs/readyroom/{keep}/{short}"), &snapshot.commit]).bytes()?;
         Ok(snapshot)
     }
 

@@ -147,7 +147,7 @@ impl Worktrees {
         Ok(all)
     }
 
-    /// Removes those that an owner left who was killed. What one held besides its base is kept as a commit, below
+    /// Removes those that an owner left who was killed; one that git can't read any more is put aside. What one held besides its base is kept as a commit, below
     /// `refs/readyroom/` and this name; how many were kept.
     ///
     /// # Errors
@@ -155,7 +155,18 @@ impl Worktrees {
     pub fn salvage(&self, name: &str) -> Result<usize, WorkspaceError> {
         let mut kept = 0;
         for worktree in self.left()? {
-            match worktree.change()? {
+            let change = match worktree.change() {
+                Ok(change) => change,
+                // It was being made or removed when its owner died, and git can't read it: it is put aside.
+                Err(WorkspaceError::Git { .. }) => {
+                    let root = worktree.root();
+                    let aside = root.with_added_extension(format!("broken-{}", std::process::id()));
+                    fs::rename(root, &aside).map_err(|source| WorkspaceError::Io { path: aside, source })?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match change {
                 Some(change) => {
                     let short = change.commit.get(..12).unwrap_or(&change.commit);
                     let name = format!("refs/readyroom/{name}/{short}");
