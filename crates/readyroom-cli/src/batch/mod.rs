@@ -141,25 +141,20 @@ impl Journal {
         workspaces: impl FnOnce(&str) -> anyhow::Result<Option<Workspaces>>,
     ) -> anyhow::Result<Self> {
         let mut store = open(path).context(ADVICE)?;
+        let (id, lease) = match id {
+            Some(id) => (id.to_owned(), Lease::take(store.path(), id)?),
+            None => unused(&store).context(ADVICE)?,
+        };
+        // All of it stands in the journal, or nothing.
+        recipe.workspaces = workspaces(&id)?;
         let batch = NewBatch {
-            id: id.map(str::to_owned),
+            id: Some(id),
             directory: here()?,
             title: title(plan),
             spec: serde_json::to_value(&*recipe)?,
             jobs: plan.jobs.iter().map(new_job).collect::<Result<_, _>>()?,
         };
         let id = store.create(&batch).context(ADVICE)?;
-        let lease = Lease::take(store.path(), &id)?;
-        match workspaces(&id) {
-            Ok(workspaces) => recipe.workspaces = workspaces,
-            Err(error) => {
-                store.remove(&id)?;
-                return Err(error);
-            }
-        }
-        if recipe.workspaces.is_some() {
-            store.extend(&id, &serde_json::to_value(&*recipe)?, &[], &[])?;
-        }
         let path = store.path().to_owned();
         let writer = Arc::new(Writer::start(store, lease)?);
         Ok(Self { writer, path, batch: id, places: (0..plan.jobs.len()).collect(), before: Before::default() })
@@ -254,6 +249,18 @@ impl Journal {
         self.writer.enter(Entry::Changed { batch: batch.clone(), place, state, branch }, |_| {});
         let state = state_of(&ended.outcome);
         self.writer.enter(Entry::Ended { batch, place, state, outcome, spent: Spent::default(), change: None }, told);
+    }
+}
+
+/// An id that no batch has and nobody else is about to take.
+fn unused(store: &Store) -> Result<(String, Lease), JournalError> {
+    let mut more = 0;
+    loop {
+        let id = store.unused_id(more)?;
+        match Lease::take(store.path(), &id) {
+            Err(JournalError::Held { .. }) => more += 1,
+            taken => return Ok((id, taken?)),
+        }
     }
 }
 

@@ -95,9 +95,8 @@ pub fn repeat(
             }
         }
     }
-    store.extend(name, &serde_json::to_value(&recipe)?, &again, &new)?;
     recipe.workspaces = workspaces(name, &recipe.kinds)?;
-    store.extend(name, &serde_json::to_value(&recipe)?, &[], &[])?;
+    store.extend(name, &serde_json::to_value(&recipe)?, &again, &new)?;
     let instances = recipe.instances;
     go_on(store, lease, name, recipe, Wishes::default(), instances)
 }

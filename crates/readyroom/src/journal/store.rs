@@ -202,32 +202,49 @@ impl Store {
         &self.path
     }
 
+    /// An id for a batch, made of the time, that none has; with `more` another one than with less.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn unused_id(&self, more: u32) -> Result<String, JournalError> {
+        let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
+        self.read(|connection| {
+            let ids = (1..).map(|number| if number == 1 { stamp.clone() } else { format!("{stamp}-{number}") });
+            let mut unused = ids.skip(more as usize).map(|id| Ok((!exists(connection, &id)?).then_some(id)));
+            unused.find_map(Result::transpose).unwrap_or_else(|| Ok(stamp.clone()))
+        })
+    }
+
     /// Writes a batch down, all of its jobs queued; its id. Durable when this returns.
     ///
     /// # Errors
     /// There is one of that id; the file can't be written.
     pub fn create(&mut self, batch: &NewBatch) -> Result<String, JournalError> {
-        let now = Timestamp::now();
-        let stamp = now.strftime("%Y%m%d-%H%M%S").to_string();
+        let id = match &batch.id {
+            Some(id) => id.clone(),
+            None => self.unused_id(0)?,
+        };
         let created = self.write(|transaction| {
-            let mut id = batch.id.clone().unwrap_or_else(|| stamp.clone());
-            let mut more = 1;
-            while exists(transaction, &id)? {
-                if batch.id.is_some() {
-                    return Ok(None);
-                }
-                more += 1;
-                id = format!("{stamp}-{more}");
+            if exists(transaction, &id)? {
+                return Ok(false);
             }
             transaction.execute(
                 "INSERT INTO batches (id, created, directory, title, spec) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![id, now.as_millisecond(), bytes(&batch.directory), batch.title, batch.spec.to_string()],
+                params![
+                    id,
+                    Timestamp::now().as_millisecond(),
+                    bytes(&batch.directory),
+                    batch.title,
+                    batch.spec.to_string()
+                ],
             )?;
             insert(transaction, &id, 0, &batch.jobs)?;
-            Ok(Some(id))
+            Ok(true)
         })?;
-        let taken = || JournalError::Taken { name: batch.id.clone().unwrap_or_default(), path: self.path.clone() };
-        created.ok_or_else(taken)
+        match created {
+            true => Ok(id),
+            false => Err(JournalError::Taken { name: id, path: self.path.clone() }),
+        }
     }
 
     /// Gives a batch anew what all its jobs have in common, and jobs: at these places, queued again, and behind all that it has.
