@@ -196,6 +196,12 @@ fn what_needs_worktrees_says_so() {
     refused(&["--workspace", "shared", "--require-change"], "--require-change needs worktrees");
     refused(&["--permissions", "read", "--commit"], "add --workspace worktree");
     refused(&["--context", "keep", "--workspace", "worktree"], "exclude each other");
+    refused(&["--only-files", "--no-files"], "leave one of them out");
+    let dry = place.run(&["--dry-run", "--verify", "make test", "--require-change", "do {}", "f1"]).expect(0).out;
+    assert!(
+        dry.contains("a git worktree for each instance") && dry.contains("verify       sh -c 'make test'"),
+        "{dry}"
+    );
     refused(&["--workspace", "shared", "--verify", "true"], "use --workspace worktree, or -j 1");
     fs::write(place.sandbox.dir().join(".git/MERGE_HEAD"), "").unwrap();
     refused(&[], "in the middle of a merge; finish or abort it first");

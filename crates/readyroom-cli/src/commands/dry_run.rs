@@ -18,6 +18,9 @@ pub fn describe(plan: &Plan, contracts: &[Contract], settings: &Settings) -> Str
         let argv: Vec<String> = contract.argv().iter().map(|word| quote(word)).collect();
         let _ = writeln!(out, "  command      {}", argv.join(" "));
         let _ = writeln!(out, "  directory    {}", kind.directory.display());
+        if kind.worktree {
+            let _ = writeln!(out, "  workspace    a git worktree for each instance");
+        }
         let _ = writeln!(out, "  permissions  {}", kind.permissions);
         if let Some(model) = &kind.model {
             let _ = writeln!(out, "  model        {model}");
@@ -42,6 +45,19 @@ pub fn describe(plan: &Plan, contracts: &[Contract], settings: &Settings) -> Str
         }
         if let Some(limit) = planned.job.timeout {
             let _ = writeln!(out, "  timeout      {}", text::time(limit));
+        }
+        let checks = &planned.job.checks;
+        if let Some(verify) = &checks.verify {
+            let argv: Vec<String> = verify.argv.iter().map(|word| quote(word.as_ref())).collect();
+            let _ = writeln!(out, "  verify       {} ({} rounds)", argv.join(" "), verify.rounds);
+        }
+        let needs = [
+            (checks.require_change, "a change"),
+            (checks.only_files, "no change of other files"),
+            (checks.schema.is_some(), "a JSON value that fits the schema"),
+        ];
+        for (_, need) in needs.iter().filter(|(wanted, _)| *wanted) {
+            let _ = writeln!(out, "  needs        {need}");
         }
         if let Some(output) = &planned.output {
             let _ = writeln!(out, "  answer to    {}", text::one_line(&output.to_string_lossy()));

@@ -284,6 +284,9 @@ impl<'a> Planner<'a> {
 
 /// What only worktrees can give is refused where there are none, and so is a check that could see another job's edits.
 fn check_workspaces(args: &RunArgs, plan: &Plan) -> anyhow::Result<()> {
+    if args.checks.only_files && args.no_files {
+        bail!("--only-files holds jobs to their files, and --no-files gives them none; leave one of them out");
+    }
     let Some(shared) = plan.pools.iter().find(|pool| !pool.kind.worktree) else { return Ok(()) };
     let wishes = &args.workspace;
     let needed = [
