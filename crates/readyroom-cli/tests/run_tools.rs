@@ -137,4 +137,18 @@ fn limits_spend_no_retries() {
     run(&place, &words).expect(4).says("usage_window");
     let resumed = readyroom(&place, &["resume"]).expect(0);
     assert!(resumed.out.contains("after the window"), "{resumed:#?}");
+
+    let place = Place { sandbox: Sandbox::new("gemini", &model) };
+    let daily = serde_json::json!({ "error": {
+        "code": 429, "message": "Resource exhausted", "status": "RESOURCE_EXHAUSTED",
+        "details": [{
+            "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{ "quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier" }],
+        }],
+    }});
+    let daily = Step::Status { code: 429, headers: Default::default(), body: daily.to_string() };
+    model.on("cherimoya", [daily, Step::say("tomorrow")]);
+    let words = ["-j", "1", "--permissions", "read", "--retries", "0", "--on-limit", "stop", "About {}", "cherimoya"];
+    run(&place, &words).expect(4).says("usage_window");
+    assert_eq!(readyroom(&place, &["resume"]).expect(0).out, "tomorrow\n");
 }

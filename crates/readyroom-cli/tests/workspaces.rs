@@ -113,6 +113,8 @@ fn a_job_that_writes_into_the_callers_directory_is_noticed() {
     let own = ["--json", "out.jsonl", "-o", "out-{/}", "--journal", "j.sqlite", "--record", "record"];
     let finished = place.run(&[&own[..], &["-j", "1", &prompt, "a", "b"]].concat()).expect(0);
     finished.says("f3 changed in your directory while jobs work in worktrees");
+    let leak = format!("@sh echo leak >> {}; : {{}}", place.sandbox.dir().join("f5").display());
+    place.run(&["-j", "1", &leak, "a"]).expect(0).says("f5 changed in your directory");
     assert_eq!(finished.err.matches("changed in your directory").count(), 1, "what we write is no news: {finished:#?}");
 }
 

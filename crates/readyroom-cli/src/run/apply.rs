@@ -37,18 +37,15 @@ pub enum Brought {
 type Told = Box<dyn FnOnce(Result<Brought, WorkspaceError>, Vec<PathBuf>) + Send>;
 
 /// The thread. Dropping it lets it finish what it was given, and waits for that.
-#[derive(Debug)]
 pub struct Applier {
-    wanted: Option<Sender<(Wanted, ToldBox)>>,
+    wanted: Option<Sender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct ToldBox(Told);
-
-impl std::fmt::Debug for ToldBox {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Told")
-    }
+enum Request {
+    Bring(Wanted, Told),
+    /// Files of a pool's repository that something else has changed.
+    Look(usize, Box<dyn FnOnce(Vec<PathBuf>) + Send>),
 }
 
 impl Applier {
@@ -57,17 +54,26 @@ impl Applier {
     /// # Errors
     /// The system refuses a thread.
     pub fn start(pools: &[Option<Worktrees>]) -> std::io::Result<Self> {
-        let (wanted, inbox) = mpsc::channel::<(Wanted, ToldBox)>();
+        let (wanted, inbox) = mpsc::channel();
         let repositories =
             pools.iter().map(|pool| pool.as_ref().map(|worktrees| worktrees.repository().clone())).collect();
         let mut trees = Trees { repositories, seen: HashMap::new() };
         trees.look();
         let thread = thread::Builder::new().name("apply".into()).spawn(move || {
-            for (wanted, told) in inbox {
-                let strange = trees.strange(wanted.pool);
-                let brought = trees.bring(&wanted);
-                trees.look_at(wanted.pool);
-                (told.0)(brought, strange);
+            for request in inbox {
+                match request {
+                    Request::Bring(wanted, told) => {
+                        let strange = trees.strange(wanted.pool);
+                        let brought = trees.bring(&wanted);
+                        trees.look_at(wanted.pool);
+                        told(brought, strange);
+                    }
+                    Request::Look(pool, told) => {
+                        let strange = trees.strange(pool);
+                        trees.look_at(pool);
+                        told(strange);
+                    }
+                }
             }
         })?;
         Ok(Self { wanted: Some(wanted), thread: Some(thread) })
@@ -82,8 +88,17 @@ impl Applier {
     ) {
         if let Some(sender) = &self.wanted {
             // The thread lives as long as this does.
-            let _ = sender.send((wanted, ToldBox(Box::new(told))));
+            let _ = sender.send(Request::Bring(wanted, Box::new(told)));
         }
+    }
+
+    /// The caller's files in a pool's repository that something else has changed since the last change was applied.
+    pub async fn strange(&self, pool: usize) -> Vec<PathBuf> {
+        let (told, strange) = tokio::sync::oneshot::channel();
+        if let Some(sender) = &self.wanted {
+            let _ = sender.send(Request::Look(pool, Box::new(|files| drop(told.send(files)))));
+        }
+        strange.await.unwrap_or_default()
     }
 }
 

@@ -76,13 +76,7 @@ impl Shell {
         strange: &[PathBuf],
     ) -> Option<Input> {
         let name = self.plan.label(ended.job);
-        let strange = self.rooms.strange(self.plan.jobs[ended.job].pool, strange);
-        if !strange.is_empty() {
-            self.say(Message::Notice(format!(
-                "{} changed in your directory while jobs work in worktrees: you, or a job that left its own",
-                text::list(&strange)
-            )));
-        }
+        self.tell_strange(self.plan.jobs[ended.job].pool, strange);
         let mut input = None;
         let mut change = ended.change.take()?;
         match result {
@@ -118,8 +112,23 @@ impl Shell {
         input
     }
 
+    fn tell_strange(&self, pool: usize, files: &[PathBuf]) {
+        let strange = self.rooms.strange(pool, files);
+        if !strange.is_empty() {
+            self.say(Message::Notice(format!(
+                "{} changed in your directory while jobs work in worktrees: you, or a job that left its own",
+                text::list(&strange)
+            )));
+        }
+    }
+
     /// Removes the worktrees, which hold nothing any more.
     pub(super) async fn leave_workrooms(&self) {
+        if let Some(applier) = &self.applier {
+            for pool in 0..self.rooms.pools.len() {
+                self.tell_strange(pool, &applier.strange(pool).await);
+            }
+        }
         let (pools, batch) = (self.rooms.pools.clone(), self.rooms.batch.clone());
         let passing = self.rooms.passing;
         let left = tokio::task::spawn_blocking(move || {

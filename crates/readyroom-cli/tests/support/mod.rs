@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use readyroom_testkit::{Sandbox, assert_nothing_left, fake};
 
 /// Nothing in these tests takes as long as this.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A directory with tools, in which the command is run.
 pub struct Place {
