@@ -65,7 +65,8 @@ pub fn apply(
         changes.sort_by_key(|(place, _)| *place);
     }
     for (place, recorded) in changes {
-        let Some(job) = jobs.iter().find(|job| job.place == place).filter(|job| wanted(&job.id, &recorded)) else {
+        let at = jobs.binary_search_by_key(&place, |job| job.place).ok();
+        let Some(job) = at.map(|at| &jobs[at]).filter(|job| wanted(&job.id, &recorded)) else {
             continue;
         };
         let planned: Planned = serde_json::from_value(job.spec.clone()).with_context(|| format!("job {}", job.id))?;
