@@ -183,6 +183,8 @@ fn what_git_ignores_is_brought_in_when_it_is_named() {
     let prompt = "@sh echo out > ignored/through; : {}";
     place.run(&["-q", "--symlink", "ignored", prompt, "a"]).expect(0);
     assert_eq!(place.read("ignored/through"), "out\n");
+    let verify = "test -e ignored/x && touch litter && test -e \"$HOME/again\" || { touch \"$HOME/again\"; exit 1; }";
+    place.run(&["-q", "--symlink", "ignored", "--verify", verify, "see {}", "f1"]).expect(0);
     let bad = place.run(&["--setup", "echo no room >&2; exit 3", "{}", "a"]).expect(3);
     bad.says("the setup of its worktree").says("no room");
     no_worktree_left(&place);

@@ -72,7 +72,7 @@ pub fn apply(
         let planned: Planned = serde_json::from_value(job.spec.clone()).with_context(|| format!("job {}", job.id))?;
         let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
         let repository = Repository::open(&kind.directory)?;
-        let (state, branch) = match repository.apply(&recorded.change)? {
+        let (state, branch, line) = match repository.apply(&recorded.change)? {
             Applied::Whole => {
                 let mut line = format!("applied {}", job.id);
                 let input = planned.input.as_deref().or(planned.id.as_deref()).unwrap_or_default();
@@ -82,15 +82,13 @@ pub fn apply(
                 {
                     line.push_str("; no commit of it: it rests on edits that are not committed");
                 }
-                tell(&job.id, ChangeState::Applied, None, &line)?;
-                (ChangeState::Applied, None)
+                (ChangeState::Applied, None, line)
             }
             Applied::Conflict(files) => {
                 let branch = repository.keep_as_branch(&branch_name(batch, planned.number), &recorded.change)?;
                 let line = format!("{} does not apply to {}; it is the branch {branch}", job.id, text::list(&files));
-                tell(&job.id, ChangeState::Conflict, Some(&branch), &line)?;
                 conflicts += 1;
-                (ChangeState::Conflict, Some(branch))
+                (ChangeState::Conflict, Some(branch), line)
             }
         };
         let mut entries = vec![Entry::Changed { batch: batch.to_owned(), place, state, branch: branch.clone() }];
@@ -122,6 +120,7 @@ pub fn apply(
             }
         }
         store.enter(&entries)?;
+        tell(&job.id, state, branch.as_deref(), &line)?;
     }
     Ok(conflicts)
 }

@@ -84,7 +84,8 @@ impl Worktree {
             return Ok(());
         }
         Git::new(&self.root, ["read-tree", "--reset", "-u", tree]).bytes()?;
-        Git::new(&self.root, ["clean", "--quiet", "-ffd"]).bytes()?;
+        let brought = self.brought.iter().flat_map(|path| ["-e".into(), pattern(path)]);
+        Git::new(&self.root, ["clean", "--quiet", "-ffd"]).args(brought).bytes()?;
         // The index says again what is committed, as the job left it.
         Git::new(&self.root, ["read-tree", "HEAD"]).bytes().map(drop)
     }

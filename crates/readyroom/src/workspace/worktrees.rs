@@ -147,8 +147,8 @@ impl Worktrees {
         Ok(all)
     }
 
-    /// Removes those that an owner left who was killed; one that git can't read any more is put aside. What one held besides its base is kept as a commit, below
-    /// `refs/readyroom/` and this name; how many were kept.
+    /// Removes those that an owner left who was killed; one that git can't read any more is put aside. What one held besides its
+    /// base is kept as a commit, below `refs/readyroom/` and this name; how many were kept.
     ///
     /// # Errors
     /// git failed.
