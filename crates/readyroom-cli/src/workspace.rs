@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use readyroom::journal::Store;
-use readyroom::workspace::{Bring, Repository, Snapshot, WorkspaceError, Worktrees};
+use readyroom::workspace::{Applied, Bring, Change, Repository, Snapshot, WorkspaceError, Worktrees};
 use readyroom::{Context, Permissions};
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +139,7 @@ impl Workspaces {
                     base
                 }
             };
-            for path in bring(wishes, repository, kind)? {
+            for path in brought_by_name(wishes, repository, kind)? {
                 if !brought.contains(&path) {
                     brought.push(path);
                 }
@@ -206,8 +206,50 @@ pub fn leave(batch: &str) {
     }
 }
 
+/// What became of a change.
+#[derive(Debug)]
+pub enum Brought {
+    /// The caller's files have it; why there is no commit of it, where there should be one.
+    Whole(Option<String>),
+    /// It does not apply to these files, and is kept as a branch.
+    Conflict {
+        /// The files.
+        files: Vec<PathBuf>,
+        /// The branch.
+        branch: String,
+    },
+}
+
+/// Brings a change to the caller's files, and makes a commit of it where there is a message; one that does not apply is kept as a
+/// branch.
+///
+/// # Errors
+/// git failed.
+pub fn bring(
+    repository: &Repository,
+    change: &Change,
+    branch: &str,
+    message: Option<&str>,
+) -> Result<Brought, WorkspaceError> {
+    match repository.apply(change)? {
+        Applied::Whole => {
+            let problem = match message.map(|message| repository.commit(change, message)) {
+                None | Some(Ok(true)) => None,
+                Some(Ok(false)) => Some("it rests on edits that are not committed".to_owned()),
+                Some(Err(error)) => Some(error.to_string()),
+            };
+            Ok(Brought::Whole(problem))
+        }
+        Applied::Conflict(files) => Ok(Brought::Conflict { files, branch: repository.keep_as_branch(branch, change)? }),
+    }
+}
+
 /// What is brought in by name, from the repository's top.
-fn bring(args: &WorkspaceArgs, repository: &Repository, kind: &PoolKind) -> anyhow::Result<Vec<(PathBuf, Bring)>> {
+fn brought_by_name(
+    args: &WorkspaceArgs,
+    repository: &Repository,
+    kind: &PoolKind,
+) -> anyhow::Result<Vec<(PathBuf, Bring)>> {
     let named = |paths: &[PathBuf], option: &str, how: Bring| -> anyhow::Result<Vec<(PathBuf, Bring)>> {
         let one = |path: &PathBuf| {
             let within = repository.within(&kind.directory.join(path)).with_context(|| {

@@ -72,22 +72,17 @@ pub fn apply(
         let planned: Planned = serde_json::from_value(job.spec.clone()).with_context(|| format!("job {}", job.id))?;
         let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
         let repository = Repository::open(&kind.directory)?;
-        let (state, branch, line) = match repository.apply(&recorded.change)? {
-            Applied::Whole => {
-                let mut line = format!("applied {}", job.id);
-                let input = planned.input.as_deref().or(planned.id.as_deref()).unwrap_or_default();
-                let message = message.as_ref().map(|message| message.fill(input, planned.number));
-                if let Some(message) = message
-                    && !repository.commit(&recorded.change, &message)?
-                {
-                    line.push_str("; no commit of it: it rests on edits that are not committed");
-                }
-                (ChangeState::Applied, None, line)
+        let input = planned.input.as_deref().or(planned.id.as_deref()).unwrap_or_default();
+        let message = message.as_ref().map(|message| message.fill(input, planned.number));
+        let branch = branch_name(batch, planned.number);
+        let (state, branch, line) = match bring(&repository, &recorded.change, &branch, message.as_deref())? {
+            Brought::Whole(None) => (ChangeState::Applied, None, format!("applied {}", job.id)),
+            Brought::Whole(Some(problem)) => {
+                (ChangeState::Applied, None, format!("applied {}; no commit was made of it: {problem}", job.id))
             }
-            Applied::Conflict(files) => {
-                let branch = repository.keep_as_branch(&branch_name(batch, planned.number), &recorded.change)?;
-                let line = format!("{} does not apply to {}; it is the branch {branch}", job.id, text::list(&files));
+            Brought::Conflict { files, branch } => {
                 conflicts += 1;
+                let line = format!("{} does not apply to {}; it is the branch {branch}", job.id, text::list(&files));
                 (ChangeState::Conflict, Some(branch), line)
             }
         };

@@ -18,7 +18,7 @@ use readyroom::journal::{
     Batch, ChangeState, Entry, Job, JobState, JournalError, Lease, NewBatch, NewJob, Next, Recorded, Store, Wishes,
     Writer, next,
 };
-use readyroom::workspace::{Applied, Repository, Worktrees};
+use readyroom::workspace::{Repository, Worktrees};
 use readyroom::{Budget, Context, FailureKind, Outcome, Permissions, Routing, Spent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,7 +30,7 @@ use crate::report::log::path_beside;
 use crate::report::{Ended, JobChange, text};
 use crate::say;
 use crate::settings::Settings;
-use crate::workspace::Workspaces;
+use crate::workspace::{Brought, Workspaces, bring};
 
 /// What helps where the journal can't be used.
 const ADVICE: &str = "--no-journal runs without it";

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 
-use readyroom::workspace::{Applied, Change, Repository, WorkspaceError, Worktrees};
+use readyroom::workspace::{Change, Repository, WorkspaceError, Worktrees};
+
+use crate::workspace::{Brought, bring};
 
 /// A change that is to be applied.
 #[derive(Debug)]
@@ -18,20 +20,6 @@ pub struct Wanted {
     pub branch: String,
     /// The message of a commit, where one is to be made.
     pub commit: Option<String>,
-}
-
-/// What became of a change.
-#[derive(Debug)]
-pub enum Brought {
-    /// The caller's files have it; why there is no commit of it, where there should be one.
-    Whole(Option<String>),
-    /// It does not apply to these files, and is kept as a branch.
-    Conflict {
-        /// The files.
-        files: Vec<PathBuf>,
-        /// The branch.
-        branch: String,
-    },
 }
 
 type Told = Box<dyn FnOnce(Result<Brought, WorkspaceError>, Vec<PathBuf>) + Send>;
@@ -139,20 +127,6 @@ impl Trees {
 
     fn bring(&self, wanted: &Wanted) -> Result<Brought, WorkspaceError> {
         let Some(repository) = &self.repositories[wanted.pool] else { return Ok(Brought::Whole(None)) };
-        match repository.apply(&wanted.change)? {
-            Applied::Whole => {
-                let committed = wanted.commit.as_ref().map(|message| repository.commit(&wanted.change, message));
-                let problem = committed.and_then(|committed| match committed {
-                    Ok(true) => None,
-                    Ok(false) => Some("it rests on edits that are not committed".to_owned()),
-                    Err(error) => Some(error.to_string()),
-                });
-                Ok(Brought::Whole(problem))
-            }
-            Applied::Conflict(files) => {
-                let branch = repository.keep_as_branch(&wanted.branch, &wanted.change)?;
-                Ok(Brought::Conflict { files, branch })
-            }
-        }
+        bring(repository, &wanted.change, &wanted.branch, wanted.commit.as_deref())
     }
 }

@@ -37,7 +37,8 @@ use crate::report::printer::{Message, Printer, Reply};
 use crate::report::{Ended, JobChange, Reporter, Verbosity, text};
 use crate::settings::Settings;
 
-use apply::{Applier, Brought, Wanted};
+use crate::workspace::Brought;
+use apply::{Applier, Wanted};
 use order::InOrder;
 use pools::{Located, PoolNews, Pools};
 use state::{Action, Input, Run, Stop, Verdict};
