@@ -53,7 +53,8 @@ function ask(seen, answer, pace, response) {
     for (const name of ["accept-encoding", "connection", "expect", "host", "keep-alive", "transfer-encoding"]) {
       delete headers[name];
     }
-    headers["content-length"] = seen.raw.length;
+    const raw = answer ? brief(seen) : seen.raw;
+    headers["content-length"] = raw.length;
     const { method, path } = seen;
     const request = http.request(
       { host: "127.0.0.1", port: aimock.port, method, path, headers, agent: false },
@@ -66,8 +67,18 @@ function ask(seen, answer, pace, response) {
       const at = fixtures.findIndex((fixture) => fixture.match.context === context);
       if (at >= 0) fixtures.splice(at, 1);
     });
-    request.end(seen.raw);
+    request.end(raw);
   });
+}
+
+/**
+ * What `seen` asked without what aimock has no use for when it is told its answer: a tool's instructions and its tools
+ * are most of a request, and reading them once more would make the model slower than it is said to be.
+ */
+function brief({ body, raw }) {
+  if (body === null || typeof body !== "object") return raw;
+  const { tools, system, instructions, systemInstruction, ...rest } = body;
+  return Buffer.from(JSON.stringify(rest));
 }
 
 async function pass(seen, answer, pace, response) {
@@ -156,7 +167,7 @@ async function answer(request, response) {
   }
   const { method, url: path, headers } = request;
   const api = apiOf(method, path);
-  const seen = { id: requests++, at, method, path, headers, raw, api, streams: streams(api, path, body) };
+  const seen = { id: requests++, at, method, path, headers, raw, body, api, streams: streams(api, path, body) };
   const said = api ? conversation(api, body) : { system: "", users: [] };
   const side = api !== null && isSide(said);
   const word = wordOf([...scripts.keys()], said.users);
