@@ -61,6 +61,27 @@ fn claude_answers_by_a_schema_after_one_more_chance() {
     assert!(asked[0].holds("fits this JSON Schema") && asked.last().unwrap().holds("It is blue."), "{asked:#?}");
 }
 
+/// Claude Code's own structured output: the model answers by a call, and the tool itself refuses what does not fit.
+#[test]
+fn claude_holds_the_model_to_a_schema() {
+    let (model, place) = place("claude");
+    let schema = r#"{"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object",
+        "properties": {"colour": {"type": "string"}}, "required": ["colour"]}"#;
+    let file = place.file("schema.json", schema);
+    let answer = |value| Step::call("StructuredOutput", json!({ "colour": value }));
+    model.on("numbat", Script::new([answer(json!(5)), answer(json!("blue"))]));
+    model.on("quoll", answer(json!("grey")));
+    let words = ["-j", "1", "--schema", file.to_str().unwrap(), "--permissions", "read", "--json", "-", "-k"];
+    let inputs = ["Which colour, {}?", "numbat", "quoll"];
+    let finished = lines(&run(&place, &[&words[..], &inputs[..]].concat()).expect(0));
+    assert_eq!(finished[0]["value"], json!({ "colour": "blue" }));
+    assert_eq!(finished[1]["value"], json!({ "colour": "grey" }), "also behind a reset");
+    assert_eq!(finished[1]["answer"], r#"{"colour":"grey"}"#);
+    assert_eq!(model.requests_of("numbat").len(), 2, "one refusal by the tool, and no turn of ours");
+    let asked = model.requests_of("quoll");
+    assert!(asked[0].body["tools"].as_array().unwrap().iter().any(|tool| tool["name"] == "StructuredOutput"));
+}
+
 #[test]
 fn codex_may_change_its_own_files_only_and_has_to_change_something() {
     let (model, place) = place("codex");

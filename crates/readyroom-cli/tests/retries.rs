@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 use support::{Finished, Place};
 
@@ -60,6 +62,23 @@ fn a_crash_and_a_model_error_are_tried_again() {
     assert_eq!(jobs(&place), [("succeeded".into(), 3)]);
     let done = run(&place, &["-j", "1", "@until 1 {} E: overloaded", "b"]).expect(0);
     assert!(done.err.contains("b failed: model_error"), "{}", done.err);
+    place.nothing_left();
+}
+
+/// Who crashed is not asked again by the job that it crashed with, as long as there is another.
+#[test]
+fn a_crash_is_tried_again_on_another_instance() {
+    let place = place();
+    let script = "@sh echo $PPID >> {}; test $(wc -l < {}) -gt 1 || kill -9 $PPID; echo fine";
+    let done = run(&place, &["-v", "-j", "2", script, "a", "b", "c"]).expect(0);
+    // `echo 1: started, life 2, pid 4711`
+    let started = done.err.lines().filter_map(|line| line.split_once(": started, life "));
+    let of: HashMap<&str, &str> = started.filter_map(|(name, rest)| Some((rest.split_once("pid ")?.1, name))).collect();
+    for job in ["a", "b", "c"] {
+        let pids = place.read(job);
+        let instances: Vec<_> = pids.lines().map(|pid| of[pid]).collect();
+        assert!(instances.len() == 2 && instances[0] != instances[1], "{job} on {instances:?}: {}", done.err);
+    }
     place.nothing_left();
 }
 

@@ -109,6 +109,15 @@ impl Schema {
         self.0["type"] == "object" && strict(&self.0)
     }
 
+    /// As the input of a tool that the model calls to answer, which has to be an object. Without `$schema`: what reads it
+    /// may know one draft only.
+    pub(crate) fn as_tool_input(&self) -> Option<Value> {
+        let mut schema =
+            self.0.as_object().filter(|fields| fields.get("type").is_some_and(|kind| kind == "object"))?.clone();
+        schema.remove("$schema");
+        Some(Value::Object(schema))
+    }
+
     /// What is put behind a prompt to ask for such a value.
     pub(crate) fn request(&self) -> String {
         format!("\n\nAnswer with a JSON value that fits this JSON Schema:\n{self}\n")
@@ -218,6 +227,15 @@ mod tests {
             })),
             "a keyword that providers do not know"
         );
+    }
+
+    #[test]
+    fn an_object_is_a_tools_input() {
+        let of = |schema| Schema::new(schema).unwrap().as_tool_input();
+        let draft = "https://json-schema.org/draft/2020-12/schema";
+        assert_eq!(of(json!({"$schema": draft, "type": "object"})), Some(json!({"type": "object"})));
+        assert_eq!(of(json!({"type": "array"})), None);
+        assert_eq!(of(json!(true)), None);
     }
 
     #[test]

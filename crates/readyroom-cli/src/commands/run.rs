@@ -183,8 +183,9 @@ fn contracts(plan: &Plan, located: &[Located], settings: &Settings) -> anyhow::R
     plan.pools
         .iter()
         .zip(located)
-        .map(|(pool, located)| {
-            let options = contract_options(pool, settings, None);
+        .enumerate()
+        .map(|(at, (pool, located))| {
+            let options = contract_options(plan, at, settings, None);
             Contract::resolve(Arc::clone(&located.definition), &located.program, &options)
                 .map_err(|failure| anyhow::anyhow!(failure.message))
                 .with_context(|| format!("the tool {}", pool.kind.tool))

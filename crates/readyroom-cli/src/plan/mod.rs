@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::bail;
-use readyroom::{Job, Permissions};
+use readyroom::{Job, Permissions, Schema};
 use serde::{Deserialize, Serialize};
 
 /// All jobs, and the pools that run them.
@@ -107,6 +107,14 @@ impl Plan {
             pool.instances = instances;
         }
         Self { jobs, pools, batch: None }
+    }
+
+    /// What all answers of a pool have to fit, where each of its jobs has one answer and the same schema: a tool may be told
+    /// to hold every turn to it.
+    pub fn schema(&self, pool: usize) -> Option<&Schema> {
+        let mut jobs = self.pools[pool].jobs.iter().map(|place| &self.jobs[*place].job);
+        let schema = jobs.clone().next()?.checks.schema.as_ref();
+        jobs.all(|job| job.prompts.len() == 1 && job.checks.schema.as_ref() == schema).then_some(schema)?
     }
 
     /// What the jobs of each pool have in common.

@@ -134,6 +134,11 @@ impl Shell {
             PoolEffect::None => *self.retried.entry(job).or_default() += 1,
             PoolEffect::Slowed | PoolEffect::Parked => *self.held_up.entry(pool).or_default() += 1,
         }
+        let by_tool = response.error().is_some_and(|failure| failure.kind.origin() == Origin::Tool);
+        match response.instance.filter(|_| by_tool) {
+            Some(instance) => self.avoid.insert(job, instance),
+            None => self.avoid.remove(&job),
+        };
         if let Some(journal) = &self.journal {
             let kept = self.kept.clone();
             journal.requeue(job, Spent::from(&response.usage), move |result| {

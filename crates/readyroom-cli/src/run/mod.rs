@@ -25,7 +25,7 @@ use readyroom::driver::Activity;
 use readyroom::event::TurnId;
 use readyroom::journal::{ChangeState, JournalError};
 use readyroom::workspace::{WorkspaceError, Worktrees};
-use readyroom::{Event, Exit, Failure, FailureKind, Outcome, Permissions, Spent};
+use readyroom::{Event, Exit, Failure, FailureKind, Origin, Outcome, Permissions, Spent};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::batch::{Before, Journal, branch_name, left};
@@ -158,6 +158,7 @@ pub fn run(
             stopped: Arc::default(),
             failures: HashMap::new(),
             retried: HashMap::new(),
+            avoid: HashMap::new(),
             held_up: HashMap::new(),
             streaks: HashMap::new(),
             spent,
@@ -201,6 +202,8 @@ struct Shell {
     failures: HashMap<usize, Failure>,
     /// How often each job was tried again for a failure of its own.
     retried: HashMap<usize, u32>,
+    /// The instance that was the cause of a job's last failure.
+    avoid: HashMap<usize, usize>,
     /// How often in a row each pool was held up by its provider.
     held_up: HashMap<usize, u32>,
     /// The jobs of each pool that failed in a row, in one way.
@@ -360,7 +363,7 @@ impl Shell {
                 };
                 let worktrees = self.rooms.pools.get(pool).cloned().flatten();
                 let found = &self.located[pool];
-                self.pools.open(pool, &self.plan.pools[pool], found, &self.settings, worktrees, record);
+                self.pools.open(pool, &self.plan, found, &self.settings, worktrees, record);
             }
             Action::Submit(job) => return self.submit(job),
             Action::Fail(job) => {
@@ -398,7 +401,8 @@ impl Shell {
                 None => true,
             }
         };
-        match self.pools.submit(planned.pool, job, planned.job.clone().with_budget(budget), gate) {
+        let avoid = self.avoid.get(&job).copied();
+        match self.pools.submit(planned.pool, job, planned.job.clone().with_budget(budget), avoid, gate) {
             Ok(turn) => {
                 self.turns.insert(job, turn);
                 self.jobs.insert((planned.pool, turn), job);

@@ -12,7 +12,7 @@ use readyroom::{Event, Failure, FailureKind, Job};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::plan::Pool;
+use crate::plan::Plan;
 use crate::settings::Settings;
 
 /// A pool's tool, found.
@@ -42,13 +42,16 @@ pub enum PoolNews {
 }
 
 /// What all jobs of a pool are launched with.
-pub fn contract_options(pool: &Pool, settings: &Settings, home: Option<PathBuf>) -> ContractOptions {
+pub fn contract_options(plan: &Plan, pool: usize, settings: &Settings, home: Option<PathBuf>) -> ContractOptions {
+    let schema = plan.schema(pool).cloned();
+    let pool = &plan.pools[pool];
     ContractOptions {
         cwd: pool.kind.directory.clone(),
         permissions: pool.kind.permissions,
         model: pool.kind.model.clone(),
         args: settings.tool_args.clone(),
         home,
+        schema,
         ..ContractOptions::default()
     }
 }
@@ -100,7 +103,7 @@ impl<N: Send + 'static> Pools<N> {
     pub fn open(
         &mut self,
         at: usize,
-        pool: &Pool,
+        plan: &Plan,
         located: &Located,
         settings: &Settings,
         worktrees: Option<Worktrees>,
@@ -117,10 +120,10 @@ impl<N: Send + 'static> Pools<N> {
             None => None,
         };
         let options = ClusterOptions {
-            count: pool.instances,
+            count: plan.pools[at].instances,
             routing: settings.routing,
             context: settings.context,
-            contract: contract_options(pool, settings, home.as_ref().map(|home| home.path().to_owned())),
+            contract: contract_options(plan, at, settings, home.as_ref().map(|home| home.path().to_owned())),
             // Each job brings its own limit.
             timeout: None,
             wait: Wait::None,
@@ -176,13 +179,15 @@ impl<N: Send + 'static> Pools<N> {
         at: usize,
         place: usize,
         job: Job,
+        avoid: Option<usize>,
         gate: impl Future<Output = bool> + Send + 'static,
     ) -> Result<TurnId, Failure> {
         let Some(cluster) = self.slots[at].cluster() else {
             return Err(Failure::new(FailureKind::NotReady, "the pool is not open"));
         };
-        let ticket =
-            cluster.submit_after(job, gate).map_err(|error| Failure::new(FailureKind::BadInput, error.to_string()))?;
+        let ticket = cluster
+            .submit_after(job, avoid, gate)
+            .map_err(|error| Failure::new(FailureKind::BadInput, error.to_string()))?;
         let (turn, tell) = (ticket.id(), self.teller());
         tokio::spawn(async move { tell(PoolNews::Response(place, Box::new(ticket.await))) });
         Ok(turn)

@@ -162,6 +162,7 @@ impl Cluster {
             budget: Budget::default(),
             key,
             address,
+            avoid: None,
         };
         let (planned, instance) = oneshot::channel();
         self.inner.pool.input(Input::Submit {

@@ -249,18 +249,19 @@ impl Cluster {
     /// # Errors
     /// `QueueFull` above `max_pending`; `Refused` for a job without a prompt.
     pub fn submit(&self, job: impl Into<Job>) -> Result<Ticket, SubmitError> {
-        self.submit_job(job.into(), None)
+        self.submit_job(job.into(), None, None)
     }
 
     /// Submits a job that waits on its instance for a word before anything of it is sent: to write down that it is
     /// going to run, for instance. `word` is polled when the instance is there; where it says `false` the job does not run,
-    /// and its response says that it was cancelled.
+    /// and its response says that it was cancelled. It does not go to the instance `avoid` (where it crashed, say) while
+    /// another lives, except by a sticky route.
     ///
     /// ```
     /// # readyroom::example::run_async(async |cluster| {
-    /// let refused = cluster.submit_after("print('never')", async { false })?;
+    /// let refused = cluster.submit_after("print('never')", None, async { false })?;
     /// assert_eq!(refused.await.outcome, readyroom::Outcome::Cancelled);
-    /// assert!(cluster.submit_after("print('runs')", async { true })?.await.ok());
+    /// assert!(cluster.submit_after("print('runs')", None, async { true })?.await.ok());
     /// # Ok(()) })?;
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
@@ -270,9 +271,10 @@ impl Cluster {
     pub fn submit_after(
         &self,
         job: impl Into<Job>,
+        avoid: Option<usize>,
         word: impl Future<Output = bool> + Send + 'static,
     ) -> Result<Ticket, SubmitError> {
-        self.submit_job(job.into(), Some(Gate::new(word)))
+        self.submit_job(job.into(), avoid, Some(Gate::new(word)))
     }
 
     /// A turn that is put together step by step; in async code there are no implicit ones.
@@ -288,9 +290,10 @@ impl Cluster {
         TurnBuilder::new(self.clone())
     }
 
-    fn submit_job(&self, mut job: Job, gate: Option<Gate>) -> Result<Ticket, SubmitError> {
+    fn submit_job(&self, mut job: Job, avoid: Option<usize>, gate: Option<Gate>) -> Result<Ticket, SubmitError> {
         let files = std::mem::take(&mut job.files);
-        self.submit_turn(files.into_iter().map(ContextCommand::Add).collect(), job, None, gate)
+        let commands = files.into_iter().map(ContextCommand::Add).collect();
+        self.submit_turn(commands, job, None, avoid, gate)
     }
 
     /// Submits a turn of these commands and a job's prompts.
@@ -299,6 +302,7 @@ impl Cluster {
         commands: Vec<ContextCommand>,
         mut job: Job,
         address: Option<usize>,
+        avoid: Option<usize>,
         gate: Option<Gate>,
     ) -> Result<Ticket, SubmitError> {
         match (job.prompts.last_mut(), &job.checks.schema) {
@@ -313,7 +317,7 @@ impl Cluster {
         let Job { prompts, mode, key, timeout, checks, budget, .. } = job;
         let timeout = timeout.or(self.inner.options.timeout);
         let checks = Arc::new(checks);
-        let submission = Submission { turn, commands, prompts, mode, timeout, checks, budget, key, address };
+        let submission = Submission { turn, commands, prompts, mode, timeout, checks, budget, key, address, avoid };
         self.inner.sent.fetch_add(1, Ordering::Relaxed);
         self.inner.pool.input(Input::Submit { submission, sink: Sink::Ticket(reply), planned: None, gate });
         Ok(Ticket::new(turn, response, self.inner.pool.downgrade(), Arc::clone(&self.inner.tickets_done)))

@@ -139,6 +139,6 @@ impl TurnBuilder {
     fn with_mode(self, prompt: impl Into<String>, mode: Mode) -> Result<Ticket, SubmitError> {
         let Self { cluster, commands, timeout, key, address } = self;
         let job = Job { mode, timeout, key, ..Job::new(prompt) };
-        cluster.submit_turn(commands, job, address, None)
+        cluster.submit_turn(commands, job, address, None, None)
     }
 }

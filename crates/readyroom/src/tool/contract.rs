@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Definition, DriverKind, EnvPolicy, Secrets};
+use crate::check::Schema;
 use crate::error::{Failure, FailureKind};
 use crate::job::Permissions;
 
@@ -24,6 +25,9 @@ pub struct ContractOptions {
     pub env: BTreeMap<String, String>,
     /// A HOME for the pool's instances; the caller's own where there is none.
     pub home: Option<PathBuf>,
+    /// What all answers have to fit. A tool that takes such a schema at its launch only (Claude Code) is launched with it.
+    /// A job is judged by its own [`Checks::schema`](crate::Checks::schema) all the same.
+    pub schema: Option<Schema>,
 }
 
 /// A tool with everything that its launch needs. Two equal contracts can share a pool.
@@ -45,6 +49,8 @@ pub struct Contract {
     pub writable: Option<Vec<PathBuf>>,
     /// The model, where the driver passes it in its protocol.
     pub model: Option<String>,
+    /// What all answers have to fit, for drivers that tell their tool so at its launch.
+    pub schema: Option<Schema>,
 }
 
 impl Contract {
@@ -152,6 +158,7 @@ impl Contract {
             permissions: options.permissions,
             writable,
             model: options.model.clone(),
+            schema: options.schema.clone(),
         })
     }
 

@@ -6,6 +6,8 @@
 //!   an empty last block is dropped by the tool.
 //! - A turn ends with its `result` line, and `turn` judges it.
 //! - Fresh is `/clear` as a line of its own, proven by a session id that was never seen before.
+//! - A schema of the contract is told with `initialize`; the model then answers by a tool of its own, and the `result`
+//!   is that call's input.
 //! - Permissions are asked for over the same pipe, and answered by the policy, once each.
 //!
 //! The tool can start a turn by itself (a background command that ended). Nothing says so at its begin, and `/clear`
@@ -32,6 +34,7 @@ use self::wire::{Finish, Message};
 use super::line::Lines;
 use super::policy::{self, Ask, Decision};
 use super::{Activity, Driver, Effect, Proof, Request, Slot, Turn};
+use crate::check::Schema;
 use crate::error::{Failure, FailureKind};
 use crate::job::Permissions;
 use crate::tool::{Contract, Definition};
@@ -65,6 +68,8 @@ pub struct Claude {
     definition: Arc<Definition>,
     directory: PathBuf,
     level: Permissions,
+    /// What the tool is told to hold all answers to.
+    schema: Option<Value>,
     lines: Lines,
     state: State,
     /// User lines sent so far; their number is their id.
@@ -88,6 +93,7 @@ impl Claude {
             definition: Arc::clone(&contract.definition),
             directory: contract.cwd.clone(),
             level: contract.permissions,
+            schema: contract.schema.as_ref().and_then(Schema::as_tool_input),
             lines: Lines::new(longest),
             state: State::Starting { initialized: false },
             sent: 0,
@@ -295,6 +301,7 @@ impl Claude {
                 out.push(activity(Activity::Text(text)));
             }
             Message::Said { text, error } => running.said(&text, error),
+            Message::Structured(answer) => running.restate(&answer),
             Message::ToolStarted { id, name, input, nested } => {
                 running.tool_started(id, &name, &input, nested);
                 out.push(activity(Activity::ToolStarted(name)));
@@ -428,7 +435,7 @@ fn content(turn: &Turn) -> Value {
 
 impl Driver for Claude {
     fn launched(&mut self, out: &mut Vec<Effect>) {
-        out.push(Effect::Write(wire::control_line(INITIALIZE, "initialize")));
+        out.push(Effect::Write(wire::initialize_line(INITIALIZE, self.schema.as_ref())));
         out.push(Effect::Write(wire::control_line(VERSION, "get_binary_version")));
     }
 

@@ -494,3 +494,37 @@ proptest! {
         prop_assert_eq!(effects(&mut cuts.iter().copied().cycle()), whole);
     }
 }
+
+#[test]
+fn a_schema_is_told_at_the_launch_and_its_answer_is_the_last_call() {
+    let schema = json!({"type": "object", "required": ["n"]});
+    let mut talk = Talk::at(Permissions::Read, Path::new("/"));
+    talk.driver.schema = Some(schema.clone());
+    talk.driver.launched(&mut talk.effects);
+    assert_eq!(written(&talk.take())[0]["request"]["jsonSchema"], schema);
+    talk.hear(READY).take();
+    talk.begin(1).hear(concat!(
+        r#"{"type":"system","subtype":"init","session_id":"s"}"#, "\n",
+        r#"{"type":"user","isReplay":true,"uuid":"00000000-0000-4000-8000-000000000001","message":{"role":"user","content":[]}}"#, "\n",
+        r#"{"type":"assistant","message":{"content":[{"type":"text","text":"Let me see."}]}}"#, "\n",
+        r#"{"type":"assistant","message":{"content":[{"type":"tool_use","id":"a","name":"StructuredOutput","input":{"n":1}}]}}"#, "\n",
+        r#"{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"a","content":"provided"}]}}"#, "\n",
+    ));
+    let acted = |effect: &Effect| matches!(effect, Effect::Activity { activity: Activity::ToolStarted(_), .. });
+    assert!(!talk.take().iter().any(acted), "an answer is no deed");
+    talk.hear(concat!(
+        r#"{"type":"result","subtype":"success","is_error":false,"num_turns":2,"result":"{\"n\":1}","stop_reason":"tool_use","session_id":"s","structured_output":{"n":1}}"#, "\n"
+    ));
+    let end = talk.end();
+    assert_eq!((end.status, end.answer.text), (TurnStatus::Succeeded, r#"{"n":1}"#.into()));
+    assert_eq!(end.answer.transcript, "Let me see.\n{\"n\":1}");
+}
+
+#[test]
+fn too_many_answers_that_do_not_fit_are_a_schema_failure() {
+    let mut talk = Talk::launched(Permissions::Read);
+    talk.begin(1).hear(concat!(
+        r#"{"type":"result","subtype":"error_max_structured_output_retries","is_error":true,"num_turns":6,"session_id":"s"}"#, "\n"
+    ));
+    assert_eq!(talk.failure().kind, FailureKind::Schema);
+}

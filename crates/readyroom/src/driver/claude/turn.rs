@@ -112,6 +112,12 @@ impl Running {
         self.calls.insert(id, (name.to_owned(), permission::edited(name, input)));
     }
 
+    /// An answer that replaces what was said before it.
+    pub fn restate(&mut self, answer: &str) {
+        self.segment.clear();
+        self.said(answer, None);
+    }
+
     /// The ended tool's name.
     pub fn tool_ended(&mut self, id: &str, failed: bool) -> Option<String> {
         let (name, edited) = self.calls.remove(id)?;
@@ -221,6 +227,7 @@ fn by_fields(finish: &Finish, word: &str) -> FailureKind {
         (Some(404), _) | (_, "model_not_found") => FailureKind::UnknownModel,
         (Some(413), _) => FailureKind::BadInput,
         (Some(429), _) | (_, "rate_limit") => FailureKind::RateLimited { retry_after: None },
+        _ if finish.subtype == "error_max_structured_output_retries" => FailureKind::Schema,
         _ if finish.subtype.starts_with("error_max_") => FailureKind::Budget,
         // Aborted, and not by us: somebody sent the process a signal, and it goes down.
         _ if finish.reason.starts_with("aborted") => FailureKind::Crashed { exit: None },

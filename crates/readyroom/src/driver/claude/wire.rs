@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+/// The tool by which the model answers where the answer has to fit a schema.
+const ANSWER: &str = "StructuredOutput";
+
 /// What a line of the tool says.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Message {
@@ -18,6 +21,8 @@ pub(super) enum Message {
     Delta(String),
     /// A whole block of the model's text; `error` is set where the tool itself speaks of a failure.
     Said { text: String, error: Option<String> },
+    /// The model answers by a call, with this JSON. The tool refuses what does not fit, and the model calls again.
+    Structured(String),
     /// The model calls a tool.
     ToolStarted { id: String, name: String, input: Value, nested: bool },
     /// A tool's result went to the model.
@@ -171,6 +176,7 @@ fn assistant(value: &Value, nested: bool) -> Vec<Message> {
         .map(|block| match block["type"].as_str() {
             Some("text") if nested || placeholder => Message::Quiet,
             Some("text") => Message::Said { text: text(&block["text"]), error: error.map(str::to_owned) },
+            Some("tool_use") if !nested && block["name"] == ANSWER => Message::Structured(block["input"].to_string()),
             Some("tool_use" | "server_tool_use") => Message::ToolStarted {
                 id: text(&block["id"]),
                 name: text(&block["name"]),
@@ -260,6 +266,15 @@ fn text(value: &Value) -> String {
 /// A user line. The id comes back when the tool takes it.
 pub(super) fn user_line(id: &str, content: Value) -> Vec<u8> {
     line(&json!({"type": "user", "uuid": id, "message": {"role": "user", "content": content}}))
+}
+
+/// The request that makes the tool ready; `schema`: what it is to hold all answers to.
+pub(super) fn initialize_line(id: &str, schema: Option<&Value>) -> Vec<u8> {
+    let mut request = json!({"subtype": "initialize"});
+    if let Some(schema) = schema {
+        request["jsonSchema"] = schema.clone();
+    }
+    line(&json!({"type": "control_request", "request_id": id, "request": request}))
 }
 
 /// A request of ours outside the conversation.

@@ -180,9 +180,10 @@ impl Dispatcher {
             let (address, key) = (turn.submission.address, turn.submission.key.clone());
             self.route(id, address, key.as_deref(), now, out);
         }
-        // In an on-demand pool nobody else may have been started for what waits for any.
+        // In an on-demand pool nobody else may have been started for what waits for any, and an idle instance may be the
+        // last one for a turn that avoided it.
         if !self.common.is_empty() {
-            (0..self.instances.len()).for_each(|other| self.wake(other, now, out));
+            (0..self.instances.len()).for_each(|other| self.fill(other, now, out));
         }
         if self.hopeless().is_some() {
             let rest: Vec<_> = self.common.iter().copied().collect();

@@ -64,6 +64,9 @@ pub struct Submission {
     pub key: Option<String>,
     /// The instance that it must go to.
     pub address: Option<usize>,
+    /// An instance that it does not go to while another lives; a sticky route or an address
+    /// goes before.
+    pub avoid: Option<usize>,
 }
 
 /// What is added to an open turn.

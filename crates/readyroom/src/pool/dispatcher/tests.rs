@@ -27,6 +27,7 @@ fn submission(turn: u64) -> Submission {
         budget: Budget::default(),
         key: None,
         address: None,
+        avoid: None,
     }
 }
 
@@ -410,4 +411,23 @@ fn a_turn_whose_process_ends_before_its_prompt_is_done_again_with_its_files_and_
         matches!(&failed[0].outcome, Outcome::Failed(Failure { kind: FailureKind::Crashed { .. }, .. })),
         "{failed:?}"
     );
+}
+
+#[test]
+fn a_turn_goes_to_the_instance_that_it_avoids_only_when_no_other_lives() {
+    let now = Instant::now();
+    for routing in [Routing::LeastBusy, Routing::RoundRobin] {
+        let mut dispatcher = dispatcher(2, routing);
+        ready(&mut dispatcher, now);
+        let avoiding = |turn, at| Submission { avoid: Some(at), ..submission(turn) };
+        assert_eq!(runs(&dispatcher.submit(avoiding(1, 0), now)), [(1, 1)], "{routing}");
+        assert_eq!(runs(&dispatcher.submit(avoiding(2, 0), now)), [], "0 is idle");
+        // A younger one that may go there is not held up by it.
+        assert_eq!(runs(&dispatcher.submit(avoiding(3, 1), now)), [(0, 3)], "{routing}");
+        dispatcher.notice(0, done(3, Outcome::Succeeded), now);
+        assert_eq!(runs(&dispatcher.notice(0, Notice::Available, now)), [], "{routing}");
+        let mut out = dispatcher.notice(1, done(1, Outcome::Succeeded), now);
+        dispatcher.quarantine(1, crash(), now, &mut out);
+        assert_eq!(runs(&out), [(0, 2)], "{routing}");
+    }
 }

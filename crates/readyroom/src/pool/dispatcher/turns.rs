@@ -127,8 +127,9 @@ impl Dispatcher {
         let loads: Vec<_> = self
             .instances
             .iter()
-            .map(|instance| Load {
-                alive: instance.state.is_alive(),
+            .enumerate()
+            .map(|(at, instance)| Load {
+                alive: instance.state.is_alive() && self.may_take(at, id),
                 turns: instance.queue.len()
                     + instance.planned
                     + usize::from(matches!(instance.state, InstanceState::Busy { .. })),
@@ -153,13 +154,24 @@ impl Dispatcher {
         } else {
             self.instances[at].planned += 1;
             self.common.push_back(id);
-            self.fill_any(at, now, out);
+            self.fill_any(id, at, now, out);
         }
     }
 
-    /// Gives the next turn to this instance if it is idle, else to any that is.
-    pub(super) fn fill_any(&mut self, at: usize, now: Instant, out: &mut Vec<Action>) {
-        let is_idle = |&at: &usize| self.instances[at].state == InstanceState::Idle;
+    /// Whether a turn may go to an instance: not to one that it avoids while another lives.
+    fn may_take(&self, at: usize, id: TurnId) -> bool {
+        let Some(Submission { address: None, avoid: Some(avoided), .. }) =
+            self.turns.get(&id).map(|turn| &turn.submission)
+        else {
+            return true;
+        };
+        let lives = |(other, instance): (usize, &Instance)| other != at && instance.state.is_alive();
+        *avoided != at || self.rules.routing == Routing::Sticky || !self.instances.iter().enumerate().any(lives)
+    }
+
+    /// Gives the next turn to this instance if it is idle, else to any that is and may take this turn.
+    fn fill_any(&mut self, id: TurnId, at: usize, now: Instant, out: &mut Vec<Action>) {
+        let is_idle = |&at: &usize| self.instances[at].state == InstanceState::Idle && self.may_take(at, id);
         let idle = Some(at).filter(is_idle).or_else(|| (0..self.instances.len()).find(is_idle));
         self.fill(idle.unwrap_or(at), now, out);
     }
@@ -170,9 +182,12 @@ impl Dispatcher {
             return self.wake(at, now, out);
         }
         // The older one, so that neither queue can starve the other.
+        let common = self.common.iter().position(|id| self.may_take(at, *id));
         let own = &mut self.instances[at].queue;
-        let common_first = self.common.front().is_some_and(|common| own.front().is_none_or(|own| common < own));
-        let next = if common_first { self.common.pop_front() } else { own.pop_front() };
+        let next = match common {
+            Some(place) if own.front().is_none_or(|own| self.common[place] < *own) => self.common.remove(place),
+            _ => own.pop_front(),
+        };
         let Some(id) = next else { return };
         let Some(turn) = self.turns.get_mut(&id) else { return };
         if let Place::Waiting { planned, fixed: false } = turn.place {
@@ -258,7 +273,7 @@ impl Dispatcher {
         } else {
             self.instances[at].planned += 1;
             self.common.push_front(id);
-            self.fill_any(at, now, out);
+            self.fill_any(id, at, now, out);
         }
     }
 
