@@ -219,6 +219,39 @@ fn a_journal_that_can_not_be_used_stops_everything_before_a_prompt() {
     assert!(place.read("not-one").starts_with("this is some other file"));
 }
 
+#[test]
+fn a_journal_on_a_file_system_without_locks_or_writes_stops_everything_before_a_prompt() {
+    let place = place();
+    let program = env!("CARGO_BIN_EXE_readyroom");
+    // A journal that works, so that nothing but the locks or the writes are missing.
+    place.run(&["--permissions", "edit", "first {}", "1"]).expect(0);
+    let refused = |mut command: std::process::Command, words: &[&str], why: &str| {
+        command.arg(program).args(words);
+        place.surround(&mut command);
+        let finished = place.finish(command).expect(2);
+        finished.says("the journal ").says("journal.sqlite").says(why);
+        assert_eq!(asked(&place), HashMap::new(), "{finished:#?}");
+    };
+    let run = ["run", "-t", "echo", "--permissions", "edit", "do {}", "1"];
+    let without_locks = || {
+        let mut command = std::process::Command::new(readyroom_testkit::fake::program("readyroom-proc-fixture"));
+        command.arg("no-locks");
+        command
+    };
+    refused(without_locks(), &run, "--no-journal runs without it");
+    refused(without_locks(), &["resume"], "lock");
+    // In a mount namespace of its own, where the place of the journal is read-only.
+    let state = place.sandbox.home().join(".local/state");
+    let read_only = || {
+        let mut command = std::process::Command::new("unshare");
+        let script = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
+        command.args(["--mount", "--map-root-user", "/bin/sh", "-c", script]).arg(&state);
+        command
+    };
+    refused(read_only(), &run, "--no-journal runs without it");
+    refused(read_only(), &["resume"], "can't be used");
+}
+
 /// The disk is full, or the file as large as it may be, in the midst of it: the batch stops, and goes on when there is room.
 #[test]
 fn a_journal_that_is_full_stops_the_batch_and_loses_nothing() {

@@ -22,8 +22,27 @@ fn main() -> anyhow::Result<()> {
         ["owner", report, tool_report, kinds] => owner(report, tool_report, kinds),
         ["echo"] => io::copy(&mut io::stdin().lock(), &mut io::stdout().lock()).map(drop).map_err(Into::into),
         ["descriptors"] => descriptors(),
+        ["no-locks", program, args @ ..] => no_locks(program, args),
         _ => bail!("no such behaviour: {args:?}"),
     }
+}
+
+/// Becomes a program that no file is locked for, as on file systems that know no locks.
+fn no_locks(program: &str, args: &[&str]) -> anyhow::Result<()> {
+    use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
+    let lock = |command: i32| {
+        let is = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, command.try_into()?)?;
+        anyhow::Ok(SeccompRule::new(vec![is])?)
+    };
+    let commands = [libc::F_SETLK, libc::F_SETLKW, libc::F_OFD_SETLK, libc::F_OFD_SETLKW];
+    let fcntl = commands.into_iter().map(lock).collect::<anyhow::Result<Vec<_>>>()?;
+    let rules = [(libc::SYS_flock, Vec::new()), (libc::SYS_fcntl, fcntl)];
+    let refuse = SeccompAction::Errno(libc::ENOLCK.try_into()?);
+    let filter =
+        SeccompFilter::new(rules.into_iter().collect(), SeccompAction::Allow, refuse, std::env::consts::ARCH.try_into()?)?;
+    let filter: seccompiler::BpfProgram = filter.try_into()?;
+    seccompiler::apply_filter(&filter)?;
+    Err(Command::new(program).args(args).exec().into())
 }
 
 /// The leader of a tree: starts one process of each kind, says that it is there, and waits for ever. As `deaf-leader` it
