@@ -44,7 +44,7 @@ impl Lease {
     /// [`JournalError::Held`] with who has it; the lock can't be made.
     pub fn take(journal: &Path, batch: &str) -> Result<Self, JournalError> {
         let path = journal.with_added_extension("locks").join(batch);
-        let failed = |source| JournalError::File { path: path.clone(), source };
+        let failed = |error| JournalError::File { path: path.clone(), error };
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(failed)?;
         }

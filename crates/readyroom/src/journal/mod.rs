@@ -64,12 +64,12 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// The file can't be made, opened or locked.
-    #[error("the journal {} can't be used: {source}", path.display())]
+    #[error("the journal {} can't be used: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// SQLite refuses: full, read-only, damaged, no journal at all.
     #[error("the journal {} can't be used: {message}", path.display())]

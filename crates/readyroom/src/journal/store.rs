@@ -140,7 +140,7 @@ impl Store {
     /// # Errors
     /// The place can't be written to, the file is none of ours, damaged, or of a newer version.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let failed = |source| JournalError::File { path: path.to_owned(), source };
+        let failed = |error| JournalError::File { path: path.to_owned(), error };
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed)?;
         }
