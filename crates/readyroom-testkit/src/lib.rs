@@ -6,6 +6,7 @@ pub mod model;
 pub mod owner;
 pub mod sandbox;
 pub mod tools;
+pub mod zoo;
 
 pub use fake::use_guardian;
 pub use model::{Model, Request, Script, Step};

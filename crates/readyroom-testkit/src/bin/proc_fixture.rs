@@ -38,8 +38,12 @@ fn no_locks(program: &str, args: &[&str]) -> anyhow::Result<()> {
     let fcntl = commands.into_iter().map(lock).collect::<anyhow::Result<Vec<_>>>()?;
     let rules = [(libc::SYS_flock, Vec::new()), (libc::SYS_fcntl, fcntl)];
     let refuse = SeccompAction::Errno(libc::ENOLCK.try_into()?);
-    let filter =
-        SeccompFilter::new(rules.into_iter().collect(), SeccompAction::Allow, refuse, std::env::consts::ARCH.try_into()?)?;
+    let filter = SeccompFilter::new(
+        rules.into_iter().collect(),
+        SeccompAction::Allow,
+        refuse,
+        std::env::consts::ARCH.try_into()?,
+    )?;
     let filter: seccompiler::BpfProgram = filter.try_into()?;
     seccompiler::apply_filter(&filter)?;
     Err(Command::new(program).args(args).exec().into())

@@ -328,6 +328,10 @@ impl Claude {
             }
             Message::Window { resets_at } => running.window = Some(resets_at),
             Message::Ask { request, tool, call, input } => self.asked(&mut running, &request, &tool, call, input, out),
+            Message::Result(finish) if self.is_of_another(&finish) => {
+                self.spent(&finish);
+                out.push(odd("the end of a turn of another conversation"));
+            }
             Message::Result(finish) => return self.ended(running, &finish, odd, out),
             // With replayed user lines the tool repeats our own answers, too.
             Message::Reply { id, result: Err(_) } if id == INTERRUPT => out.push(odd("the interrupt was refused")),
@@ -390,6 +394,11 @@ impl Claude {
         let end = running.finish(finish, cost, &self.definition);
         self.state = State::Idle;
         out.push(Effect::Ended { slot: Slot(0), end: Box::new(end) });
+    }
+
+    /// Whether an end names a conversation that was left, or that nobody began.
+    fn is_of_another(&self, finish: &Finish) -> bool {
+        !finish.session.is_empty() && self.current.as_ref().is_some_and(|current| *current != finish.session)
     }
 
     /// What the process has spent since the last `result`. Its totals start again at zero in some versions.
