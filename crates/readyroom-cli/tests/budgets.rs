@@ -66,6 +66,7 @@ fn a_tool_that_tells_no_cost_is_named_before_the_start() {
     finished.says("echo does not tell its costs").says("echo does not tell its tokens");
 }
 
+/// A bug that others had (snomiao/agent-yes#89): a silent agent was waited for through the night.
 #[test]
 fn a_turn_in_which_nothing_moves_is_given_up_and_a_busy_one_is_not() {
     let place = Place::new();

@@ -106,6 +106,7 @@ impl HasEntries for std::path::PathBuf {
     }
 }
 
+/// A bug that others had (jxxghp/MoviePilot#6302): a restart in mid-job did the job twice.
 #[test]
 fn five_hundred_edits_and_forty_kills_first_seed() {
     killed_again_and_again(1);

@@ -79,6 +79,7 @@ fn killed_and_resumed(seed: u64, permissions: &str) -> (Place, HashMap<String, S
     (place, states)
 }
 
+/// A bug that others had (griffinwork40/agent-afk#1411): a restart in mid-job lost the job.
 #[test]
 fn a_killed_run_is_resumed_and_nothing_that_edits_runs_twice() {
     for seed in [1, 2, 3] {

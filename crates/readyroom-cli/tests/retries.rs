@@ -91,6 +91,7 @@ fn retries_have_an_end() {
     assert_eq!(jobs(&place), [("failed".into(), 1)]);
 }
 
+/// A bug that others had (openclaw/acpx#196): a prompt was sent again although its first run had changed files.
 #[test]
 fn what_has_changed_something_is_tried_again_only_when_asked() {
     let place = place();
@@ -108,6 +109,8 @@ fn what_has_changed_something_is_tried_again_only_when_asked() {
     run(&place, &["-j", "1", "--permissions", "read", prompt, "c"]).expect(0);
 }
 
+/// A bug that others had (anthropics/claude-code#68968): a burst of 429 failed the parallel jobs instead of slowing
+/// them.
 #[test]
 fn a_rate_limit_costs_no_retries_and_slows_all() {
     let place = place();
@@ -119,6 +122,8 @@ fn a_rate_limit_costs_no_retries_and_slows_all() {
     assert_eq!(tried, 9);
 }
 
+/// A bug that others had (anthropics/claude-code#88947): a login that expired failed all parallel instances, one
+/// after the other.
 #[test]
 fn a_login_that_expires_stops_and_is_resumed_when_it_is_mended() {
     let place = place();
@@ -134,6 +139,7 @@ fn a_login_that_expires_stops_and_is_resumed_when_it_is_mended() {
     place.nothing_left();
 }
 
+/// A bug that others had (career-ops-hq/career-ops#875): a usage limit in mid-batch used up the jobs' retries.
 #[test]
 fn a_usage_window_stops_or_is_waited_for() {
     let place = place();

@@ -271,6 +271,8 @@ fn a_job_has_to_change_something_and_its_own_files_only() {
     );
 }
 
+/// A bug that others had (anthropics/claude-code#76901): a placeholder was accepted where an answer by a schema was
+/// asked for.
 #[test]
 fn an_answer_has_to_fit_its_schema_and_gets_one_more_chance() {
     let place = place();

@@ -28,6 +28,7 @@ async fn said(cluster: &Cluster, prompt: &str) -> String {
     response.text().unwrap_or_else(|outcome| panic!("{prompt:?}: {outcome}")).to_string()
 }
 
+/// A bug that others had (openclaw/acpx#264): a session that was called persistent got a new process for each turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn turns_are_whole_whatever_else_the_agent_says() {
     let sandbox = Sandbox::bare("acp");

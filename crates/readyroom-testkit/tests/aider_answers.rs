@@ -19,6 +19,8 @@ fn comes_out(word: &str, answer: &str) {
     assert_eq!(room.run("what follows").text().unwrap(), "ok");
 }
 
+/// A bug that others had (onevcat/Prowl#438): an answer that held the words of a tool's own output was taken for
+/// that output.
 #[test]
 fn answers_that_look_like_aiders_own_output_are_intact() {
     comes_out("jasper", "> \nask> \n\n> > > \n> partial");
@@ -113,6 +115,7 @@ fn prompts_go_in_as_they_are_whatever_they_begin_with() {
     }
 }
 
+/// A bug that others had (kunchenguid/firstmate#4598): a prompt of several lines lost a part on its way.
 #[test]
 fn two_hundred_kilobytes_of_lines_arrive_intact() {
     let room = Room::get();

@@ -75,6 +75,8 @@ async fn twelve_kept_jobs_on_three_aiders_see_the_jobs_before_them() {
     assert!([2, 5, 8].iter().all(|before| leaked.contains(&(*before, 11))), "{leaked:?}");
 }
 
+/// A bug that others had (NousResearch/hermes-agent#55444): a dead process that nobody had waited for counted as
+/// alive, and its place was never free again.
 #[tokio::test]
 async fn a_killed_aider_fails_its_turn_only_and_comes_back() {
     let place = Place::new();

@@ -6,6 +6,7 @@ use claude_support::{Stage, bash, write};
 use readyroom::{Denials, Outcome, Permissions};
 use readyroom_testkit::{Step, assert_nothing_left};
 
+/// A bug that others had (aaif-goose/goose#7915): a question for permission waited for a person who was not there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_level_prevents_what_the_definition_says() {
     for level in [Permissions::Read, Permissions::Edit, Permissions::Full] {

@@ -172,6 +172,8 @@ async fn rule_09_retries_are_few_and_shown() {
     cluster.shutdown().await;
 }
 
+/// A bug that others had (anthropics/claude-code#19433): a shell that the agent had started lived on behind the
+/// agent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rule_12_the_group_is_not_the_tree() {
     let stage = Stage::new();

@@ -139,6 +139,7 @@ async fn prompts_arrive_as_they_were_given() {
     assert_nothing_left(&stage.sandbox);
 }
 
+/// A bug that others had (anthropics/claude-agent-sdk-python#1083): lines of more than 64 KiB came in pieces.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_arrive_byte_for_byte() {
     let stage = Stage::new();

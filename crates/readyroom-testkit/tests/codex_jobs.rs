@@ -105,6 +105,9 @@ async fn files_are_named_beside_the_prompt() {
 }
 
 /// Threads are never freed, so a process gets a limited number of them; no job notices its end.
+///
+/// A bug that others had (openai/codex#38925): what each conversation had started was never ended, until the
+/// machine was full.
 #[tokio::test]
 async fn a_process_is_replaced_after_so_many_threads() {
     let place = Place::new();

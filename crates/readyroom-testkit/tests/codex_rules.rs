@@ -44,6 +44,9 @@ async fn rule_01_one_prompt_is_outstanding_in_a_session() {
 
 /// A command goes on running after `turn/interrupt`. Under readyroom it is gone when the cancelled turn has ended, and
 /// what a turn that *succeeded* left running is gone before the next job begins.
+///
+/// A bug that others had (Tryanks/tcode#75): a background task that never ended kept its turn from ever ending, or
+/// ended the next one.
 #[tokio::test]
 async fn rule_04_ended_is_not_quiescent() {
     let place = Place::new();

@@ -66,6 +66,7 @@ impl Drop for Owner {
     }
 }
 
+/// A bug that others had (pingdotgg/t3code#5241): the owner was killed, and its agents lived on.
 #[test]
 fn a_killed_owner_leaves_nothing() {
     let _alone = alone();

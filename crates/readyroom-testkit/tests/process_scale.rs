@@ -40,6 +40,8 @@ fn guardian() -> Option<u32> {
     pids.filter(|pid| stat(*pid).is_some_and(|(state, parent, _)| parent == us && state != 'Z')).find(named)
 }
 
+/// A bug that others had (openclaw/openclaw#80762): a caller's time was over, and the agent and its descriptors
+/// stayed.
 #[test]
 fn two_hundred_spawns_leave_no_descriptor_here_or_in_the_guardian() {
     let _alone = alone();

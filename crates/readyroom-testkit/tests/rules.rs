@@ -1,4 +1,4 @@
-//! The pages of rules and of cancelled turns agree with the tests that there are.
+//! The pages of rules, of cancelled turns and of known bugs agree with the tests that there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -87,4 +87,42 @@ fn each_state_in_which_a_turn_can_be_cancelled_has_its_test() {
     let known: BTreeSet<&str> = registry.entries().map(|entry| entry.definition.id.as_str()).collect();
     assert_eq!(tools, known, "a row for each tool");
     assert_eq!(cells, 5 * known.len());
+}
+
+#[test]
+fn each_known_bug_is_named_by_a_test_that_there_is() {
+    let page = std::fs::read_to_string(workspace().join("docs/design/known-bugs.md")).unwrap();
+    let crates = workspace().join("crates");
+    let mut sources = Vec::new();
+    for directory in ["readyroom-testkit/tests", "readyroom-cli/tests", "readyroom/src"] {
+        sources_below(&crates.join(directory), &mut sources);
+    }
+    let mut bugs = 0;
+    for row in page.lines().filter(|line| line.contains("](https://")) {
+        let reference = row.split(['[', ']']).nth(1).unwrap();
+        let test = row.split('`').nth(1).unwrap();
+        // The sentence stands above the test, with nothing but attributes between.
+        let names_it = |source: &String| {
+            source.split(&format!("fn {test}()")).next().filter(|before| before.len() < source.len()).is_some_and(
+                |before| {
+                    let above = before.rsplit_once("\n\n").map_or(before, |(_, above)| above);
+                    above.contains(reference) && above.contains("#[") && !above.contains("ignore")
+                },
+            )
+        };
+        assert!(sources.iter().any(names_it), "{test} does not say that it is about {reference}");
+        bugs += 1;
+    }
+    assert!(bugs >= 20, "{bugs}");
+}
+
+fn sources_below(directory: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources_below(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(std::fs::read_to_string(&path).unwrap());
+        }
+    }
 }

@@ -219,6 +219,8 @@ fn a_late_turn_is_cancelled_and_timed_out_with_what_the_tool_had_announced() {
     assert_eq!(outcome, Outcome::TimedOut { after: Duration::from_secs(10), evidence: "429".into() });
 }
 
+/// A bug that others had (openclaw/openclaw#79355): the child was gone before its last event, and the turn stayed
+/// open for ever.
 #[test]
 fn an_end_of_the_process_is_never_a_success() {
     let mut bench = Bench::idle(Context::Fresh);

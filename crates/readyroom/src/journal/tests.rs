@@ -87,6 +87,8 @@ fn what_is_no_journal_of_ours_is_refused() {
     assert!(matches!(Store::open(dir.path()), Err(JournalError::File { .. })));
 }
 
+/// A bug that others had (anthropics/claude-code#75894): two owners that started in the same moment both went to
+/// work.
 #[test]
 fn a_batch_has_one_owner_at_a_time() {
     let dir = tempfile::tempdir().unwrap();

@@ -280,6 +280,7 @@ fn a_reset_undoes_whatever_a_job_did() {
     assert_eq!(place.git(&["log", "--format=%s", "theirs"]), "x\nfirst\n", "a branch stays where the job moved it");
 }
 
+/// A bug that others had (tomcounsell/ai#2517): work that was in no commit went with its worktree.
 #[test]
 fn what_holds_something_unrecorded_is_found_and_kept() {
     let place = Place::new();

@@ -163,6 +163,7 @@ fn a_turn_from_launch_to_answer() {
     assert_eq!(end.answer.denials, Denials::Known(vec![]));
 }
 
+/// A bug that others had (openclaw/acpx#228): a reset gave the same conversation back.
 #[test]
 fn a_reset_is_a_session_that_was_never_heard_of_and_closes_the_old_one() {
     let mut peer = Peer::open(&builtin(OPENCODE, Permissions::Edit));
@@ -447,6 +448,7 @@ fn failed_model_calls_have_their_kinds() {
     assert_eq!(gemini(r#"{"code":-32602,"message":"Session not found: nope"}"#), FailureKind::Protocol);
 }
 
+/// A bug that others had (openclaw/acpx#251): a turn was closed with updates of its answer still to come.
 #[test]
 fn late_news_is_kept_out_of_the_next_turn() {
     let mut peer = Peer::running(&builtin(OPENCODE, Permissions::Edit), "p");

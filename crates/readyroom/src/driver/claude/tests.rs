@@ -175,6 +175,8 @@ fn a_question_is_denied_its_edits_also_in_a_pool_that_may_all() {
     assert_eq!(written(&talk.take())[1]["response"]["response"]["behavior"], "deny");
 }
 
+/// A bug that others had (agent-of-empires/agent-of-empires#3080): after a reset and a restart the old context was
+/// there again.
 #[test]
 fn a_reset_is_proven_by_a_session_that_nobody_has_seen() {
     let mut talk = Talk::launched(Permissions::Edit);
@@ -219,6 +221,8 @@ fn a_background_command_makes_the_context_unprovable() {
     assert!(matches!(&talk.take()[..], [Effect::NotFresh { failure, .. }] if failure.message.contains("background")));
 }
 
+/// A bug that others had (logancyang/obsidian-copilot#2907): a task that was left over ended the turn of the next
+/// prompt.
 #[test]
 fn a_turn_that_nobody_asked_for_is_never_ours() {
     // It begins while nothing runs: the process is given up before a prompt can meet it.
@@ -301,6 +305,8 @@ fn a_cancel_of_nothing_writes_nothing() {
     assert_eq!(talk.take(), []);
 }
 
+/// A bug that others had (anthropics/claude-agent-sdk-python#1196): a reset set the running totals to zero, and the
+/// budget with them.
 #[test]
 fn costs_are_differences_of_totals_and_never_negative() {
     let mut talk = Talk::launched(Permissions::Edit);

@@ -160,6 +160,7 @@ fn forged_lines_do_not_end_an_answer_or_change_its_usage() {
     assert_eq!(end.answer.text, answer.as_str());
 }
 
+/// A bug that others had (Untrivial-ai/agent-orchestrator#1376): a prompt was typed and never submitted.
 #[test]
 fn a_fence_without_a_report_is_a_failure_of_its_kind() {
     let rows = [
