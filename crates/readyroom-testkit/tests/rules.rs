@@ -1,4 +1,4 @@
-//! The pages of rules, of cancelled turns and of known bugs agree with the tests that there are.
+//! The pages of rules, of cancelled turns, of known bugs and of security agree with the tests that there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -92,11 +92,7 @@ fn each_state_in_which_a_turn_can_be_cancelled_has_its_test() {
 #[test]
 fn each_known_bug_is_named_by_a_test_that_there_is() {
     let page = std::fs::read_to_string(workspace().join("docs/design/known-bugs.md")).unwrap();
-    let crates = workspace().join("crates");
-    let mut sources = Vec::new();
-    for directory in ["readyroom-testkit/tests", "readyroom-cli/tests", "readyroom/src"] {
-        sources_below(&crates.join(directory), &mut sources);
-    }
+    let sources = sources();
     let mut bugs = 0;
     for row in page.lines().filter(|line| line.contains("](https://")) {
         let reference = row.split(['[', ']']).nth(1).unwrap();
@@ -114,6 +110,35 @@ fn each_known_bug_is_named_by_a_test_that_there_is() {
         bugs += 1;
     }
     assert!(bugs >= 20, "{bugs}");
+}
+
+#[test]
+fn each_promise_about_security_names_tests_that_there_are() {
+    let page = std::fs::read_to_string(workspace().join("SECURITY.md")).unwrap();
+    let sources = sources();
+    let (_, promises) = page.split_once("## What holds").unwrap();
+    let (promises, _) = promises.split_once("## What is not claimed").unwrap();
+    for row in promises.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let (_, shown) = row.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+        let tests = named(shown);
+        assert!(!tests.is_empty(), "{row}");
+        for test in tests {
+            let there = sources.iter().any(|source| source.contains(&format!("fn {test}()")));
+            assert!(there, "named in SECURITY.md, but there is no such test: {test}");
+        }
+    }
+}
+
+/// The text of every source with tests.
+fn sources() -> Vec<String> {
+    let crates = workspace().join("crates");
+    let mut found = Vec::new();
+    for directory in
+        ["readyroom-testkit/tests", "readyroom-cli/tests", "readyroom-cli/src", "readyroom/tests", "readyroom/src"]
+    {
+        sources_below(&crates.join(directory), &mut found);
+    }
+    found
 }
 
 fn sources_below(directory: &Path, found: &mut Vec<String>) {

@@ -1,0 +1,63 @@
+//! What `SECURITY.md` promises of inputs, prompts and changes, tried with hostile ones.
+
+mod support;
+
+use std::path::Path;
+
+use support::Place;
+
+/// Names and prompts that a shell would obey, or that look like an option.
+const HOSTILE: [&str; 7] =
+    ["$(touch pwned)", "`touch pwned`", "; touch pwned", "a' && touch pwned '", "| touch pwned", "-rf", "--help"];
+
+fn is_pwned(place: &Place) -> bool {
+    let places = [place.sandbox.dir(), place.sandbox.home(), Path::new(".")];
+    places.iter().any(|directory| directory.join("pwned").exists())
+}
+
+#[test]
+fn inputs_and_prompts_are_words_of_no_shell_and_no_options() {
+    let place = Place::in_repository();
+    for name in HOSTILE {
+        place.file(name, "x\n");
+    }
+    place.sandbox.commit();
+    // The commands see the input as one argument, whatever it holds.
+    let checks = ["--setup", "true", "--verify", "test -f \"$1\""];
+    let words = [&["-j", "1", "--workspace", "worktree"][..], &checks, &["--", "look at {}"], &HOSTILE].concat();
+    let finished = place.run(&words).expect(0);
+    for name in HOSTILE {
+        assert!(finished.out.contains(&format!("look at {name}\n")), "{name}: {finished:#?}");
+    }
+    for prompt in HOSTILE {
+        let answer = place.run(&["--permissions", "read", "--", prompt]).expect(0).out;
+        assert!(answer.contains(prompt), "{prompt}: {answer:?}");
+    }
+    assert!(!is_pwned(&place), "something was run");
+}
+
+#[test]
+fn a_change_leads_out_of_the_repository_by_no_link() {
+    let place = Place::in_repository();
+    let outside = place.sandbox.outside();
+    std::os::unix::fs::symlink(outside, place.sandbox.dir().join("out")).unwrap();
+    place.file("f", "x\n");
+    place.sandbox.commit();
+    // What is a link here is a directory in the job's worktree.
+    place.run(&["-j", "1", "@sh rm out && mkdir out && echo in > out/file && echo fine"]).expect(0);
+    assert_eq!(place.read("out/file"), "in\n");
+    assert!(!place.sandbox.dir().join("out").is_symlink());
+    // The first job's change brings a link, the second one's a file that would lie behind it.
+    let link = format!("@sh ln -s {} way && echo fine", outside.display());
+    let from = format!(
+        "{}\n{}\n",
+        serde_json::json!({ "id": "link", "prompt": link }),
+        serde_json::json!({ "id": "file", "prompt": "@sh mkdir way && echo through > way/file && echo fine" })
+    );
+    let from = place.file("jobs.jsonl", from);
+    let finished = place.run(&["-j", "1", "--in-order", "--from", from.to_str().unwrap()]).expect(1);
+    finished.says("conflict");
+    assert!(place.sandbox.dir().join("way").is_symlink());
+    let left: Vec<_> = std::fs::read_dir(outside).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
