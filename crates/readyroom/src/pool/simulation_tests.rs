@@ -215,7 +215,7 @@ impl World {
             budget: crate::Budget::default(),
             key: Some(format!("key {}", self.submitted % 3)),
             address,
-            avoid: (self.submitted % 4 == 0).then_some((self.submitted / 4 % 4) as usize),
+            avoid: self.submitted.is_multiple_of(4).then_some((self.submitted / 4 % 4) as usize),
         };
         if open {
             self.open.insert(turn);
