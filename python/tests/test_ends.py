@@ -40,7 +40,9 @@ def started(code: str) -> subprocess.Popen[str]:
 def test_the_check_sees_what_is_planted(surroundings: Path) -> None:
     planted = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
-        assert [pid for pid, _ in processes(surroundings)] == [planted.pid]
+        # It is told as started a moment before its environment can be read.
+        found = eventually(lambda: processes(surroundings))
+        assert [pid for pid, _ in found] == [planted.pid]
     finally:
         planted.kill()
         planted.wait()
