@@ -69,7 +69,14 @@ fn what_is_left_running_is_found() {
     let sandbox = Sandbox::bare("sleep");
     let mut command = Command::new("sleep");
     let mut child = sandbox.apply(command.arg("600")).spawn().unwrap();
-    let found = readyroom_testkit::sandbox::processes_of(&sandbox);
+    // It is told as started a moment before its environment can be read.
+    let found = loop {
+        let found = readyroom_testkit::sandbox::processes_of(&sandbox);
+        if !found.is_empty() || child.try_wait().unwrap().is_some() {
+            break found;
+        }
+        std::thread::yield_now();
+    };
     assert!(found.iter().any(|process| process.pid == child.id() && process.command == "sleep 600"), "{found:?}");
     child.kill().unwrap();
     child.wait().unwrap();
