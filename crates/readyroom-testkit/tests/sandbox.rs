@@ -1,8 +1,10 @@
 //! Each tool's own one-shot command in its sandbox: what it is told comes to the model, and the model's answer back.
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use readyroom_testkit::{Model, Sandbox, assert_nothing_left, tools};
+use readyroom_testkit::sandbox::Process;
+use readyroom_testkit::{Model, Sandbox, assert_nothing_left, processes_of, tools};
 
 /// Runs the tool by hand and gives what it printed.
 fn by_hand(sandbox: &Sandbox, args: &[&str]) -> String {
@@ -69,16 +71,16 @@ fn what_is_left_running_is_found() {
     let sandbox = Sandbox::bare("sleep");
     let mut command = Command::new("sleep");
     let mut child = sandbox.apply(command.arg("600")).spawn().unwrap();
-    // It is told as started a moment before its environment can be read.
-    let found = loop {
-        let found = readyroom_testkit::sandbox::processes_of(&sandbox);
-        if !found.is_empty() || child.try_wait().unwrap().is_some() {
-            break found;
-        }
-        std::thread::yield_now();
-    };
-    assert!(found.iter().any(|process| process.pid == child.id() && process.command == "sleep 600"), "{found:?}");
+    // It is told as started a moment before its environment and its words can be read.
+    let is_it = |process: &Process| process.pid == child.id() && process.command == "sleep 600";
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut found = processes_of(&sandbox);
+    while !found.iter().any(is_it) && Instant::now() < until {
+        found = processes_of(&sandbox);
+    }
+    let there = found.iter().any(is_it);
     child.kill().unwrap();
     child.wait().unwrap();
+    assert!(there, "{found:?}");
     assert_nothing_left(&sandbox);
 }
