@@ -26,7 +26,9 @@ const PACKAGES: [(&str, &str, Option<&str>); 6] = [
 const NATIVE: [(&str, &str); 2] = [("@anthropic-ai/claude-code", "install.cjs"), ("opencode-ai", "postinstall.mjs")];
 
 const AIDER: &str = "0.86.2";
-const CARGO_DENY: &str = "0.20.2";
+
+/// The commands of cargo's that the checks use, in the versions that they were written for.
+const CARGO: [(&str, &str); 3] = [("cargo-deny", "0.20.2"), ("cargo-fuzz", "0.13.2"), ("cargo-mutants", "27.1.0")];
 
 /// Programs that some tests drive, and the Debian package of each.
 const SYSTEM: [(&str, &str); 4] =
@@ -43,20 +45,21 @@ pub fn tools() -> anyhow::Result<()> {
     lot(&root.join("aider"), &format!("aider-chat=={AIDER}"), aider)
 }
 
-/// Installs cargo-deny where it is missing, and gives its program.
-pub fn cargo_deny() -> anyhow::Result<std::path::PathBuf> {
+/// Installs one of [`CARGO`]'s programs where it is missing, and gives it.
+pub fn cargo(name: &str) -> anyhow::Result<std::path::PathBuf> {
+    let (_, version) = CARGO.iter().find(|(known, _)| *known == name).context("no such program is installed")?;
     let root = host::tools();
     let _lock = lock(&root)?;
-    let directory = root.join("cargo");
-    lot(&directory, &format!("cargo-deny@{CARGO_DENY}"), |directory| {
+    let directory = root.join(name);
+    lot(&directory, &format!("{name}@{version}"), |directory| {
         host::persist(|| {
             let mut command = Command::new("cargo");
-            command.args(["install", "--locked", "--quiet", "--version", CARGO_DENY, "cargo-deny", "--root"]);
+            command.args(["install", "--locked", "--quiet", "--version", version, name, "--root"]);
             command.arg(directory);
             command
         })
     })?;
-    Ok(directory.join("bin/cargo-deny"))
+    Ok(directory.join("bin").join(name))
 }
 
 /// Installs what building and testing the Python package takes where it is missing, and gives the interpreter.

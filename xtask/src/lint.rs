@@ -20,7 +20,7 @@ pub fn all() -> anyhow::Result<bool> {
 
 /// What cargo-deny says of the dependencies: licences, sources, bans.
 pub fn deny() -> anyhow::Result<bool> {
-    let program = install::cargo_deny()?;
+    let program = install::cargo("cargo-deny")?;
     println!("cargo deny check bans licenses sources");
     let mut command = Command::new(program);
     // Called by cargo it would get its own name as its first argument.

@@ -8,6 +8,7 @@ mod bench;
 mod host;
 mod install;
 mod lint;
+mod prove;
 mod python;
 mod test;
 
@@ -49,6 +50,46 @@ enum Command {
         #[arg(last = true)]
         more: Vec<String>,
     },
+    /// Batches on the zoo and on real tools while owner, guardian, instances and model are killed, stopped and slowed and the
+    /// disk is filled; what must hold is checked after each round. `-- --help` lists the options.
+    Chaos {
+        /// `--seed S --minutes M`, and more.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
+    /// A million turns on the echo and the zoo and 500 on each real tool; ends, contexts and growth are checked.
+    Soak {
+        /// Options of the run.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
+    /// Fuzz the readers of foreign bytes and keep what reaches new code. Needs a nightly compiler.
+    Fuzz {
+        /// Only these targets.
+        targets: Vec<String>,
+        /// For how long, each.
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+    },
+    /// Run the process floor's tests with the address sanitizer. Needs a nightly compiler.
+    Sanitize,
+    /// Change router, fence, restart table and retry policy in small ways; the tests must notice.
+    Mutants {
+        /// More options of cargo-mutants.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
+    /// Run the tests again and again, until one fails.
+    Repeat {
+        /// How often.
+        times: u32,
+        /// Only the tests that need no real tool.
+        #[arg(long)]
+        own: bool,
+        /// Keep all cores busy besides.
+        #[arg(long)]
+        load: bool,
+    },
     /// Build the Python package's wheel below target/wheels.
     Wheel,
     /// Build the documentation's site below target/site, with all links checked.
@@ -82,6 +123,14 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Test { filter } => test::run(filter.as_deref()),
         Command::Demo { real, more } => bench::demo(real, &more),
         Command::Bench { part, more } => bench::part(&part, &more),
+        Command::Chaos { more } => prove::prove("chaos", &more),
+        Command::Soak { more } => prove::prove("soak", &more),
+        Command::Fuzz { targets, seconds } => prove::fuzz(&targets, seconds),
+        Command::Sanitize => prove::sanitize(),
+        Command::Mutants { more } => prove::mutants(&more),
+        Command::Repeat { times, own, load } => {
+            prove::repeat(if own { prove::Suite::Own } else { prove::Suite::Whole }, times, load)
+        }
         Command::Wheel => {
             println!("{}", python::wheel()?.display());
             Ok(true)

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 
-use crate::{host, install, python};
+use crate::{host, install, prove, python};
 
 /// What the test binaries said.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,23 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<bool> {
         println!("{line}");
     }
     Ok(lines.1)
+}
+
+/// Runs the tests that need no real tool: those within the crates, and the files that name none. Whether all is well.
+pub fn own() -> anyhow::Result<bool> {
+    host::run(cargo(&["build", "--workspace", "--bins"]).stdout(Stdio::null()))?;
+    let mut counts = Counts::default();
+    let within = ["test", "--quiet", "--no-fail-fast", "--lib", "--bins", "--package", "readyroom", "--package"];
+    let mut well = counted(cargo(&[&within[..], &["readyroom-cli", "--package", "xtask"]].concat()), &mut counts)?;
+    for package in ["readyroom", "readyroom-testkit", "readyroom-cli"] {
+        let files = prove::without_tools(package)?;
+        let mut command = cargo(&["test", "--quiet", "--no-fail-fast", "--package", package]);
+        command.args(files.iter().flat_map(|file| ["--test", file]));
+        well &= counted(command, &mut counts)?;
+    }
+    let (lines, well) = counts.verdict(well, false);
+    lines.iter().for_each(|line| println!("{line}"));
+    Ok(well)
 }
 
 /// Runs tests, shows and counts what they say; whether they ended well.

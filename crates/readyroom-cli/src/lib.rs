@@ -7,6 +7,8 @@ mod commands;
 mod exit;
 mod output;
 mod plan;
+#[doc(hidden)]
+pub mod properties;
 mod report;
 mod run;
 mod say;

@@ -11,6 +11,9 @@ use crate::fake;
 /// A turn whose prompt holds this word is where the habit shows.
 pub const TRIGGER: &str = "misbehave";
 
+/// A prompt that begins with this word, `append FILE LINE`, is work: a line more in a file, in the conversation's directory.
+pub const APPEND: &str = "append";
+
 /// The habits that bytes and processes can have, in the order of the page.
 pub const OF_TRANSPORT: [&str; 22] = [
     "one-byte-at-a-time",
@@ -113,6 +116,16 @@ pub fn words(protocol: Protocol, habit: &str) -> &'static str {
 /// # Panics
 /// When it is not built.
 pub fn definition(protocol: Protocol, habit: &str) -> (Arc<Definition>, PathBuf) {
+    let text = toml(protocol, habit);
+    let definition = toml::from_str(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"));
+    (Arc::new(definition), fake::program("readyroom-zoo"))
+}
+
+/// The same as a definition file's text.
+///
+/// # Panics
+/// When the program is not built.
+pub fn toml(protocol: Protocol, habit: &str) -> String {
     let program = fake::program("readyroom-zoo");
     let (driver, transport) = match protocol {
         Protocol::Repl => ("repl", "pipe"),
@@ -126,7 +139,7 @@ marker = "{a}{b}\n"
 reset = ":reset"
 reset_ack = "context cleared"
 "#;
-    let text = format!(
+    format!(
         r#"
 id = "zoo"
 driver = "{driver}"
@@ -152,7 +165,5 @@ settings = {{ sandbox = "danger-full-access", approval = "on-request" }}
         name = protocol.name(),
         repl = if driver == "repl" { repl } else { "" },
         rss = if habit == "eats-memory" { 64 } else { 0 },
-    );
-    let definition = toml::from_str(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"));
-    (Arc::new(definition), program)
+    )
 }

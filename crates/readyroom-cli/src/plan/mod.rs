@@ -2,7 +2,7 @@
 //! whole and checked before anything is started.
 
 mod allot;
-mod from;
+pub mod from;
 mod inputs;
 mod jobs;
 mod placeholder;

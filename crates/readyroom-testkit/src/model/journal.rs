@@ -150,6 +150,10 @@ impl Journal {
         state.requests.clone()
     }
 
+    pub fn take_all(&self) -> Vec<Request> {
+        std::mem::take(&mut self.lock().requests)
+    }
+
     pub fn wait_done(&self, id: u64, patience: Duration) {
         self.wait_state("the model server to take a command", patience, |state| (state.done >= id).then_some(()));
     }

@@ -107,6 +107,12 @@ impl Model {
         self.journal.requests()
     }
 
+    /// The same, and forgets them: for runs whose journal would not fit into memory.
+    pub fn take_requests(&self) -> Vec<Request> {
+        self.command(json!({}));
+        self.journal.take_all()
+    }
+
     /// The requests that were answered by `word`'s script, in order. Side requests are not among them.
     pub fn requests_of(&self, word: &str) -> Vec<Request> {
         self.requests().into_iter().filter(|request| request.is_of(word)).collect()

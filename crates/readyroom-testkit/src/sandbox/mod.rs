@@ -37,9 +37,17 @@ impl Sandbox {
     /// # Panics
     /// When the tool is not installed, or the directories can't be made.
     pub fn new(tool: &str, model: &Model) -> Self {
+        Self::with_model_at(tool, &model.url())
+    }
+
+    /// The same with a model at any address (`http://HOST:PORT`).
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with_model_at(tool: &str, url: &str) -> Self {
         let _ = tools::program(tool);
         let mut sandbox = Self::bare(tool);
-        sandbox.env.extend(setup::configure(tool, model, &sandbox.home));
+        sandbox.env.extend(setup::configure(tool, url, &sandbox.home));
         sandbox
     }
 

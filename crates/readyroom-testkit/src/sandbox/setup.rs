@@ -5,8 +5,6 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::Model;
-
 type Variables = BTreeMap<String, String>;
 
 fn variables<const N: usize>(pairs: [(&str, String); N]) -> Variables {
@@ -54,8 +52,7 @@ pub(super) fn foreign_variables() -> Vec<String> {
 }
 
 /// Writes the tool's configuration below `home` and gives the variables that it needs.
-pub(super) fn configure(tool: &str, model: &Model, home: &Path) -> Variables {
-    let url = model.url();
+pub(super) fn configure(tool: &str, url: &str, home: &Path) -> Variables {
     let write = |path: &str, text: String| {
         let path = home.join(path);
         std::fs::create_dir_all(path.parent().expect("a path below HOME")).expect("its directory can be made");
@@ -76,7 +73,7 @@ pub(super) fn configure(tool: &str, model: &Model, home: &Path) -> Variables {
             variables([("OPENAI_API_BASE", format!("{url}/v1")), ("OPENAI_API_KEY", "sk-local".into())])
         }
         "claude" => variables([
-            ("ANTHROPIC_BASE_URL", url),
+            ("ANTHROPIC_BASE_URL", url.to_owned()),
             ("ANTHROPIC_API_KEY", "sk-ant-local".into()),
             ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".into()),
             ("DISABLE_AUTOUPDATER", "1".into()),
@@ -105,7 +102,7 @@ pub(super) fn configure(tool: &str, model: &Model, home: &Path) -> Variables {
             );
             variables([
                 ("GEMINI_API_KEY", "local".into()),
-                ("GOOGLE_GEMINI_BASE_URL", url),
+                ("GOOGLE_GEMINI_BASE_URL", url.to_owned()),
                 ("GEMINI_CLI_TRUST_WORKSPACE", "true".into()),
             ])
         }

@@ -4,13 +4,14 @@
 mod habits;
 mod speech;
 
+use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
-use readyroom_testkit::zoo::{Protocol, TRIGGER};
+use readyroom_testkit::zoo::{APPEND, Protocol, TRIGGER};
 use speech::{Heard, Speech};
 
 /// A habit that shows once in a directory leaves this behind.
@@ -79,6 +80,8 @@ impl Zoo {
                     }
                     if text.contains(TRIGGER) {
                         self.misbehave()?;
+                    } else if let Some(("", work)) = text.split_once(APPEND) {
+                        self.append(work)?;
                     } else {
                         self.behave(&format!("prompt {} here: {text}", self.speech.prompts))?;
                     }
@@ -117,6 +120,14 @@ impl Zoo {
             habits::wait();
         }
         Ok(())
+    }
+
+    /// A turn that does some work.
+    fn append(&mut self, work: &str) -> anyhow::Result<()> {
+        let (file, line) = work.trim().split_once(' ').context("append FILE LINE")?;
+        let path = self.speech.directory.join(file);
+        writeln!(File::options().append(true).open(&path)?, "{line}")?;
+        self.behave(&format!("appended to {file}"))
     }
 
     /// A turn as it should be.

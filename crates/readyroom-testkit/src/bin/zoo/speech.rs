@@ -1,5 +1,7 @@
 //! The zoo's protocols, spoken well: what a line of the client's means, and the lines of a turn.
 
+use std::path::PathBuf;
+
 use readyroom_testkit::zoo::Protocol;
 use serde_json::{Value, json};
 
@@ -31,11 +33,14 @@ pub struct Speech {
     turns: usize,
     /// Whether a new conversation keeps the name of the last one.
     pub stuck: bool,
+    /// Where the conversation works: as the client said, else where the program was started.
+    pub directory: PathBuf,
 }
 
 impl Speech {
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, sessions: 0, prompts: 0, name: Value::Null, turns: 0, stuck: false }
+        let directory = std::env::current_dir().unwrap_or_default();
+        Self { protocol, sessions: 0, prompts: 0, name: Value::Null, turns: 0, stuck: false, directory }
     }
 
     pub fn protocol(&self) -> Protocol {
@@ -125,6 +130,9 @@ impl Speech {
             }
             "session/new" | "thread/start" => {
                 self.name = id;
+                if let Some(directory) = params["cwd"].as_str() {
+                    self.directory = directory.into();
+                }
                 Some(Heard::Fresh)
             }
             "session/prompt" => {

@@ -8,34 +8,39 @@ use std::hash::{BuildHasher as _, RandomState};
 
 /// A number that nobody can guess, as two halves of eight hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Nonce {
+pub struct Nonce {
     first: String,
     second: String,
 }
 
 impl Nonce {
     /// A nonce that was never used before.
-    pub(super) fn fresh() -> Self {
+    pub fn fresh() -> Self {
         // The keys of `RandomState` come from the system's random source and differ at each call.
         let digits = format!("{:016x}", RandomState::new().hash_one(0_u8));
         let (first, second) = digits.split_at(8);
         Self { first: first.into(), second: second.into() }
     }
 
+    /// The nonce of these halves: those that were read in a fence that was sent.
+    pub fn of(first: impl Into<String>, second: impl Into<String>) -> Self {
+        Self { first: first.into(), second: second.into() }
+    }
+
     /// `template` with `{a}` and `{b}` replaced by the halves.
-    pub(super) fn fill(&self, template: &str) -> String {
+    pub fn fill(&self, template: &str) -> String {
         template.replace("{a}", &self.first).replace("{b}", &self.second)
     }
 
     /// All sixteen digits.
-    pub(super) fn whole(&self) -> String {
+    pub fn whole(&self) -> String {
         format!("{}{}", self.first, self.second)
     }
 }
 
 /// Finds one marker in a stream of bytes: a literal text, or two literal texts with a decimal number between them.
 #[derive(Debug, Clone)]
-pub(super) struct Finder {
+pub struct Finder {
     before: Vec<u8>,
     /// For each length of a matched prefix of `before`, the longest shorter prefix that is also its end.
     fallback: Vec<usize>,
@@ -57,18 +62,18 @@ enum Match {
 
 /// Where a marker was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
+pub struct Found {
     /// How many of the bytes just fed belong to the stream up to and with the marker's end.
-    pub(super) end: usize,
+    pub end: usize,
     /// The marker's length.
-    pub(super) length: usize,
+    pub length: usize,
     /// The number in it.
-    pub(super) status: Option<i32>,
+    pub status: Option<i32>,
 }
 
 impl Finder {
     /// A finder for `template` with the nonce's halves; `{status}` in it stands for a number.
-    pub(super) fn new(template: &str, nonce: &Nonce) -> Self {
+    pub fn new(template: &str, nonce: &Nonce) -> Self {
         let filled = nonce.fill(template);
         let (before, after) = match filled.split_once("{status}") {
             Some((before, after)) => (before, Some(after.as_bytes().to_vec())),
@@ -91,12 +96,12 @@ impl Finder {
 
     /// The marker of a finder that reads no number.
     #[cfg(test)]
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.before).into_owned()
     }
 
     /// How many of the last bytes fed may be the beginning of the marker.
-    pub(super) fn pending(&self) -> usize {
+    pub fn pending(&self) -> usize {
         match self.state {
             Match::Before(matched) => matched,
             Match::Number { digits, .. } => self.before.len() + digits,
@@ -105,7 +110,7 @@ impl Finder {
     }
 
     /// Takes the stream's next bytes; stops at the marker's end.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Option<Found> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Option<Found> {
         let mut at = 0;
         while at < bytes.len() {
             if let Match::Before(0) = self.state {
@@ -181,7 +186,7 @@ mod tests {
     use super::*;
 
     fn nonce() -> Nonce {
-        Nonce { first: "aaaabaaa".into(), second: "aabaaaab".into() }
+        Nonce::of("aaaabaaa", "aabaaaab")
     }
 
     /// Feeds `stream` in the pieces that `cuts` say and returns what stands before the marker, and the number in it.

@@ -5,7 +5,7 @@
 //! `docs/design/drivers-repl.md`.
 
 mod context;
-mod fence;
+pub mod fence;
 mod frame;
 mod reading;
 mod screen;

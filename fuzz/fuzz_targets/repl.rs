@@ -1,0 +1,5 @@
+#![no_main]
+
+use readyroom_testkit::properties::{Talker, conversation};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| conversation(Talker::Repl, data));

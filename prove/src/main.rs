@@ -1,0 +1,36 @@
+//! The long runs that prove what the page promises: `cargo xtask chaos` and `cargo xtask soak`.
+
+#![expect(clippy::print_stdout, reason = "these are commands for a person")]
+
+mod chaos;
+mod plot;
+mod soak;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Proves promises of readyroom's.
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    run: Run,
+}
+
+#[derive(Debug, Subcommand)]
+enum Run {
+    /// Batches while everything around them is killed, stopped, slowed and filled.
+    Chaos(chaos::Options),
+    /// Many turns on a few instances: right ends, clean contexts, no growth.
+    Soak(soak::Options),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    readyroom::init();
+    let well = match Args::parse().run {
+        Run::Chaos(options) => chaos::run(&options)?,
+        Run::Soak(options) => soak::run(&options)?,
+    };
+    println!("{}", if well { "all of it holds" } else { "something does not hold" });
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,173 @@
+//! What proves the promises beyond the tests, and takes longer than they may: fuzzing, the address sanitizer, mutants,
+//! the suite again and again, and the two long runs of `readyroom-prove`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::{host, install};
+
+/// Runs fuzz targets (all, where none is named), each for so many seconds, and keeps what reaches new code.
+pub fn fuzz(targets: &[String], seconds: u64) -> anyhow::Result<bool> {
+    nightly()?;
+    let program = install::cargo("cargo-fuzz")?;
+    let directory = host::workspace().join("fuzz");
+    let known = names(&directory.join("fuzz_targets"))?;
+    if let Some(strange) = targets.iter().find(|target| !known.contains(target)) {
+        bail!("there is no fuzz target {strange}; there are {}", known.join(", "));
+    }
+    let chosen: Vec<&String> = known.iter().filter(|name| targets.is_empty() || targets.contains(name)).collect();
+    let fuzz = |verb: &str| {
+        let mut command = Command::new(&program);
+        command.args(["fuzz", verb, "--target-dir"]).arg(target_directory().join("fuzz")).current_dir(host::workspace());
+        command.env("RUSTUP_TOOLCHAIN", "nightly");
+        command
+    };
+    host::run(&mut fuzz("build"))?;
+    let mut well = true;
+    for name in chosen {
+        // New inputs are gathered apart, and only those that reach something new join what is kept.
+        let found = target_directory().join("fuzz-corpus").join(name);
+        std::fs::create_dir_all(&found)?;
+        let kept = directory.join("corpus").join(name);
+        let (time, longest) = (format!("-max_total_time={seconds}"), "-timeout=25");
+        let mut run = fuzz("run");
+        run.args([name.as_str()]).args([&found, &kept]).args(["--", &time, longest, "-rss_limit_mb=4096"]);
+        run.args(["-max_len=4096", "-print_final_stats=1"]);
+        println!("fuzzing {name} for {seconds} s");
+        well &= run.status()?.success();
+        let mut merge = fuzz("run");
+        merge.args([name.as_str()]).args([&kept, &found]).args(["--", "-merge=1", "-rss_limit_mb=4096"]);
+        host::run(merge.stderr(Stdio::null()))?;
+    }
+    Ok(well)
+}
+
+/// The fuzz targets, by their files.
+fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
+    let entries = std::fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Runs the tests of the process floor, which alone holds unsafe code, with the address sanitizer.
+pub fn sanitize() -> anyhow::Result<bool> {
+    nightly()?;
+    let host = String::from_utf8(Command::new("rustc").arg("-vV").output()?.stdout)?;
+    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?.to_owned();
+    let cargo = |args: &[&str]| {
+        let mut command = Command::new("cargo");
+        command.args(args).args(["--target", &host, "--target-dir"]).arg(target_directory().join("asan"));
+        command.env("RUSTUP_TOOLCHAIN", "nightly").env("RUSTFLAGS", "-Zsanitizer=address");
+        command.env("READYROOM_TOOLS_DIR", host::tools()).current_dir(host::workspace());
+        command
+    };
+    host::run(&mut cargo(&["build", "--package", "readyroom-testkit", "--bins"]))?;
+    let mut well = cargo(&["test", "--package", "readyroom", "--lib", "process::"]).status()?.success();
+    let mut tests = cargo(&["test", "--package", "readyroom-testkit", "--no-fail-fast"]);
+    for name in test_files("readyroom-testkit")?.iter().filter(|name| name.starts_with("process_")) {
+        tests.args(["--test", name]);
+    }
+    well &= tests.status()?.success();
+    Ok(well)
+}
+
+/// Changes the code of the router, the fence, the restart table and the retry policy in small ways, and sees whether the
+/// tests notice.
+pub fn mutants(more: &[String]) -> anyhow::Result<bool> {
+    let program = install::cargo("cargo-mutants")?;
+    let mut command = Command::new(program);
+    command.args(["mutants", "--output"]).arg(target_directory()).args(more).current_dir(host::workspace());
+    Ok(command.status()?.success())
+}
+
+/// Which tests are run again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// Those that need no real tool.
+    Own,
+    /// All.
+    Whole,
+}
+
+/// Runs a suite so many times, perhaps with all cores busy besides; stops at the first failure.
+pub fn repeat(suite: Suite, times: u32, load: bool) -> anyhow::Result<bool> {
+    install::tools()?;
+    install::system()?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if load {
+            for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+                scope.spawn(|| while !stop.load(Ordering::Relaxed) {});
+            }
+        }
+        let result = (1..=times).try_for_each(|time| {
+            let started = Instant::now();
+            let well = match suite {
+                Suite::Whole => crate::test::run(None)?,
+                Suite::Own => crate::test::own()?,
+            };
+            println!("run {time} of {times}: {} after {} s", if well { "well" } else { "failed" }, started.elapsed().as_secs());
+            ensure!(well, "run {time} failed");
+            Ok(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        result.map(|()| true)
+    })
+}
+
+/// The tests of a package that need no real tool and no model: those whose files, and what they share, name none.
+pub fn without_tools(package: &str) -> anyhow::Result<Vec<String>> {
+    let directory = host::workspace().join("crates").join(package).join("tests");
+    let mut found = Vec::new();
+    for name in test_files(package)? {
+        let mut text = std::fs::read_to_string(directory.join(format!("{name}.rs")))?;
+        for shared in text.clone().lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')) {
+            // The command's own support offers real tools to those who ask, by name.
+            if shared != "support" {
+                text.push_str(&std::fs::read_to_string(directory.join(shared).join("mod.rs"))?);
+            }
+        }
+        let needs = ["Model", "tools::program", ".alone(", "Registry::builtin().expect"];
+        if !needs.iter().any(|word| text.contains(word)) {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
+
+fn test_files(package: &str) -> anyhow::Result<Vec<String>> {
+    let directory = host::workspace().join("crates").join(package).join("tests");
+    let mut files = names(&directory)?;
+    files.retain(|name| directory.join(format!("{name}.rs")).is_file());
+    Ok(files)
+}
+
+/// Builds and runs a part of `readyroom-prove`: a soak as it is used, chaos with what a debug build checks besides.
+pub fn prove(part: &str, more: &[String]) -> anyhow::Result<bool> {
+    install::tools()?;
+    let profile = if part == "soak" { "release" } else { "debug" };
+    let mut build = Command::new("cargo");
+    build.args(["build", "--package", "readyroom-cli", "--package", "readyroom-testkit", "--package"]);
+    build.args(["readyroom-prove", "--bins"]).args((profile == "release").then_some("--release"));
+    host::run(build.current_dir(host::workspace()))?;
+    let mut command = Command::new(target_directory().join(profile).join("readyroom-prove"));
+    command.arg(part).args(more).env("READYROOM_TOOLS_DIR", host::tools()).current_dir(host::workspace());
+    Ok(command.status()?.success())
+}
+
+fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| host::workspace().join("target"), Into::into)
+}
+
+/// The fuzzer and the sanitizer need flags that only a nightly compiler takes.
+fn nightly() -> anyhow::Result<()> {
+    let found = Command::new("cargo").args(["+nightly", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    ensure!(found.is_ok_and(|status| status.success()), "a nightly Rust is needed: rustup toolchain install nightly");
+    Ok(())
+}
