@@ -248,6 +248,19 @@ fn a_tool_call_and_then_the_text_after_its_result() {
 }
 
 #[test]
+fn steps_by_answers_begin_again_with_each_conversation() {
+    let model = Model::start();
+    model.on("wren", Step::ByAnswers(vec![Step::say("first"), Step::say("second")]));
+    for api in APIS {
+        let text = |said: &[Said]| api.text(&ask(&model, api, said).events());
+        for _ in 0..2 {
+            assert_eq!(text(&[("user", "the wren")]), "first", "{api:?}");
+            assert_eq!(text(&[("user", "the wren"), ("assistant", "first"), ("user", "on")]), "second", "{api:?}");
+        }
+    }
+}
+
+#[test]
 fn steps_advance_with_each_request_and_the_last_repeats() {
     let model = Model::start();
     model.on("otter", [Step::status(500), Step::say("one"), Step::say("two")]);

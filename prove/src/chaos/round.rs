@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use readyroom_testkit::sandbox::Process;
-use readyroom_testkit::{Model, Sandbox, Script, Step, fake, processes_of, zoo};
+use readyroom_testkit::{Model, Sandbox, Step, fake, processes_of, zoo};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -104,6 +104,8 @@ impl Round {
                 self.done.push(fault);
             }
             match owner.is_over()? {
+                // What left its session lives on until the next run, which knows it by its mark.
+                true if fault == Fault::KillBoth => self.said.push(owner.finish()?.1),
                 true => self.ended(owner)?,
                 false => running = Some(owner),
             }
@@ -297,15 +299,15 @@ fn real_files(plan: &Plan, file: Option<&String>) -> Vec<String> {
 /// What a model says to a tool so that it adds the job's line.
 fn script(tool: &str, model: &Model, file: &str) {
     let line = line_of(file);
-    let steps: Script = if tool == "aider" {
+    let step = if tool == "aider" {
         let after = format!("{BEFORE}{line}\n");
-        Step::say(format!("{file}\n```\n<<<<<<< SEARCH\n{BEFORE}=======\n{after}>>>>>>> REPLACE\n```\n")).after(300).into()
+        Step::say(format!("{file}\n```\n<<<<<<< SEARCH\n{BEFORE}=======\n{after}>>>>>>> REPLACE\n```\n")).after(300)
     } else {
         let patch = format!("*** Begin Patch\n*** Update File: {file}\n@@\n two\n+{line}\n*** End Patch\n");
         let call = json!({ "cmd": format!("apply_patch <<'EOF'\n{patch}EOF\n") });
-        Script::new([Step::call("exec_command", call), Step::say("Done.")])
+        Step::ByAnswers(vec![Step::call("exec_command", call), Step::say("Done.")])
     };
-    model.on(&word(file), steps);
+    model.on(&word(file), step);
 }
 
 fn parent(pid: u32) -> Option<u32> {

@@ -50,6 +50,13 @@ export function conversation(api, body) {
   return { system: system.join("\n"), users: users.filter((text) => text !== "") };
 }
 
+/** How many answers of the model's the conversation holds; calls of tools are such. */
+export function answersIn(api, body) {
+  const items = { gemini: body?.contents, responses: body?.input }[api] ?? body?.messages;
+  if (!Array.isArray(items)) return 0;
+  return items.filter((item) => ["assistant", "model"].includes(item.role) || item.type === "function_call").length;
+}
+
 // Requests that tools make beside the conversation. They are answered, but they advance no script.
 const SIDE_SYSTEM = [
   /title generator/i,

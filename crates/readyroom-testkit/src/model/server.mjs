@@ -9,7 +9,7 @@
 import http from "node:http";
 import readline from "node:readline";
 import { pathToFileURL } from "node:url";
-import { apiOf, conversation, isSide, streams, wordOf } from "./conversation.mjs";
+import { answersIn, apiOf, conversation, isSide, streams, wordOf } from "./conversation.mjs";
 import { USAGE, errorBody, wholeChunks, withoutFinish } from "./wire.mjs";
 
 const { LLMock } = await import(pathToFileURL(process.argv[2]));
@@ -141,6 +141,10 @@ const STEPS = {
     const stream = await torn(seen, text, response);
     if (stream === null) response.destroy();
     else response.end(stream);
+  },
+  by_answers: (steps, seen, response) => {
+    const answers = answersIn(seen.api, seen.body);
+    return run(steps[Math.min(answers, steps.length - 1)], seen, response);
   },
   hang: () => {},
   hang_after: async ({ text }, seen, response) => {

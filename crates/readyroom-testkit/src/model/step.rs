@@ -59,6 +59,9 @@ pub enum Step {
         /// The text before the end.
         text: String,
     },
+    /// Does the step whose number is that of the answers that the conversation holds already, else the last: a conversation
+    /// that is begun anew has all of them again.
+    ByAnswers(Vec<Step>),
     /// Never answers.
     Hang,
     /// Streams the text and never goes on.

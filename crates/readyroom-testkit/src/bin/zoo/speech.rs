@@ -35,12 +35,14 @@ pub struct Speech {
     pub stuck: bool,
     /// Where the conversation works: as the client said, else where the program was started.
     pub directory: PathBuf,
+    /// The sandbox that Codex's client asked for.
+    sandbox: &'static str,
 }
 
 impl Speech {
     pub fn new(protocol: Protocol) -> Self {
         let directory = std::env::current_dir().unwrap_or_default();
-        Self { protocol, sessions: 0, prompts: 0, name: Value::Null, turns: 0, stuck: false, directory }
+        Self { protocol, sessions: 0, prompts: 0, name: Value::Null, turns: 0, stuck: false, directory, sandbox: "readOnly" }
     }
 
     pub fn protocol(&self) -> Protocol {
@@ -130,6 +132,11 @@ impl Speech {
             }
             "session/new" | "thread/start" => {
                 self.name = id;
+                self.sandbox = match params["sandbox"].as_str() {
+                    Some("workspace-write") => "workspaceWrite",
+                    Some("danger-full-access") => "dangerFullAccess",
+                    _ => "readOnly",
+                };
                 if let Some(directory) = params["cwd"].as_str() {
                     self.directory = directory.into();
                 }
@@ -171,7 +178,7 @@ impl Speech {
                 vec![json!({"jsonrpc": "2.0", "id": self.name, "result": {"sessionId": session}}).to_string()]
             }
             Protocol::Codex => {
-                let result = json!({"thread": {"id": session}, "sandbox": {"type": "readOnly"}});
+                let result = json!({"thread": {"id": session}, "sandbox": {"type": self.sandbox}});
                 vec![json!({"id": self.name, "result": result}).to_string()]
             }
             Protocol::Claude => vec![
