@@ -2,4 +2,6 @@
 
 use readyroom_testkit::properties::{Talker, conversation};
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| conversation(Talker::Oneshot, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = conversation(Talker::Oneshot, data);
+});

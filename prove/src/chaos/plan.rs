@@ -107,7 +107,7 @@ impl Plan {
                 OF_TRANSPORT.into_iter().chain(OF_PROTOCOL).filter(|habit| !LEFT_OUT.contains(habit)).collect();
             Tool::Zoo(protocol, habits[rng.usize(..habits.len())])
         };
-        let work = if real { rng.usize(6..=10) } else { rng.usize(30..=90) };
+        let work = if real { rng.usize(6..=10) } else { rng.usize(40..=120) };
         let odd = if real { 0 } else { rng.usize(1..=3) };
         let mut jobs: Vec<Job> = (0..work)
             .map(|job| {
@@ -117,7 +117,7 @@ impl Plan {
             .collect();
         jobs.extend((0..odd).map(|job| Job { id: format!("odd-{job}"), file: None }));
         rng.shuffle(&mut jobs);
-        let count = if real { rng.usize(2..=5) } else { rng.usize(8..=24) };
+        let count = if real { rng.usize(2..=5) } else { rng.usize(16..=40) };
         // Half of the rounds kill owners only: there each job must succeed.
         let gentle = rng.bool();
         let faults = (0..count).map(|_| (point(&mut rng, real), fault(&mut rng, real, gentle))).collect();
@@ -132,9 +132,9 @@ impl Plan {
 
 fn point(rng: &mut Rng, real: bool) -> Point {
     match rng.u8(..3) {
-        0 => Point::Outcomes(1 + rng.usize(..if real { 2 } else { 8 })),
-        1 => Point::Time(Duration::from_millis(rng.u64(..if real { 6000 } else { 400 }))),
-        _ => Point::Time(Duration::from_millis(rng.u64(..if real { 2000 } else { 1200 }))),
+        0 => Point::Outcomes(1 + rng.usize(..if real { 2 } else { 4 })),
+        1 => Point::Time(Duration::from_millis(rng.u64(..if real { 6000 } else { 250 }))),
+        _ => Point::Time(Duration::from_millis(rng.u64(..if real { 2000 } else { 700 }))),
     }
 }
 

@@ -212,10 +212,26 @@ mod tests {
         }
 
         #[test]
-        fn no_input_makes_it_panic_and_errors_name_the_line(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Err(error) = read(&mut bytes.as_slice(), "f") {
-                prop_assert!(error.to_string().starts_with("f:"), "{}", error);
-            }
+        fn any_file_is_read_or_refused_with_its_line(
+            pieces in prop::collection::vec(prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..9),
+                prop::sample::select(&PIECES[..]).prop_map(|piece| piece.as_bytes().to_vec()),
+            ], 0..30),
+        ) {
+            crate::properties::jobs(&pieces.concat());
         }
+    }
+
+    const PIECES: [&str; 12] = [
+        "{", "}", "\n", "\r\n", ",", "\"prompt\":\"x\"", "\"prompts\":[\"x\",\"y\"]", "\"id\":\"a\"", "\"timeout\":",
+        "\"10m\"", "1.5", "\"files\":[\"../x\"]",
+    ];
+
+    #[test]
+    fn what_the_fuzzer_kept() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/jobs");
+        let files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.iter().for_each(|file| crate::properties::jobs(&std::fs::read(file).unwrap()));
+        assert!(!files.is_empty());
     }
 }

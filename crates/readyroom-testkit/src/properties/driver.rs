@@ -75,10 +75,15 @@ fn contract(tool: &str) -> Contract {
         let registry = Registry::builtin().expect("the built-in definitions load");
         Arc::clone(&registry.require(tool).expect("a built-in tool").definition)
     };
-    let options =
-        ContractOptions { cwd: "/".into(), permissions: Permissions::Full, ..ContractOptions::default() };
-    Contract::resolve(definition, Path::new("/bin/true"), &options).expect("it holds any level")
+    let options = ContractOptions { cwd: "/".into(), permissions: LEVEL, ..ContractOptions::default() };
+    let mut contract = Contract::resolve(definition, Path::new("/bin/true"), &options).expect("it holds any level");
+    // What was captured from the real tools names this directory.
+    contract.cwd = "/srv/work".into();
+    contract
 }
+
+/// What the tools may do, here.
+const LEVEL: Permissions = Permissions::Edit;
 
 /// Plays a script to a driver. Its first byte chooses; the rest are lines. One that begins with `!` is what the runtime
 /// asks for, where it may: `!open`, `!begin TEXT`, `!context FILE`, `!cancel`, `!reset`, `!close`, `!ping`, `!stop`,
@@ -86,14 +91,17 @@ fn contract(tool: &str) -> Contract {
 ///
 /// Whatever is said: nothing panics; each prompt has one end and there is no end without a prompt; each conversation
 /// that is asked for is told once, as fresh or not; and where the protocol has messages, all effects are the same
-/// however the stream was cut.
-pub fn conversation(talker: Talker, data: &[u8]) {
-    let Some((choice, script)) = data.split_first() else { return };
+/// however the stream was cut. How many turns have succeeded is told, so that a test can see that some do.
+pub fn conversation(talker: Talker, data: &[u8]) -> usize {
+    let Some((choice, script)) = data.split_first() else { return 0 };
     let whole = play(talker, *choice, script, usize::MAX);
     if talker.says_messages() {
         let cut = play(talker, *choice, script, 1 + usize::from(choice / 2) % 16);
         assert_eq!(whole, cut, "the effects differ by how the stream was cut");
     }
+    let succeeded =
+        |effect: &&Effect| matches!(effect, Effect::Ended { end, .. } if end.status == TurnStatus::Succeeded);
+    whole.iter().filter(succeeded).count()
 }
 
 /// What the driver is about, as the runtime knows it.
@@ -157,7 +165,7 @@ impl Stage {
                     prompt: rest.to_owned(),
                     mode: Mode::Default,
                     files: Vec::new(),
-                    permissions: Permissions::Full,
+                    permissions: LEVEL,
                     schema: None,
                 };
                 if self.driver.refuses(&turn).is_some() {
