@@ -19,6 +19,7 @@ pub use shared::{Left, Seat, SharedProcess};
 
 use super::{Activity, ContextReply, Effect, Proof, Request, Slot, TurnEnd, TurnStatus};
 use crate::error::{Exit, Failure, FailureKind};
+use crate::job::Denials;
 use crate::process::{self, Handle, ProcessInfo, SpawnError, TreeUsage};
 use crate::tool::{Contract, Secrets, Transport};
 
@@ -64,10 +65,18 @@ impl Report {
                 if let TurnStatus::Failed(failure) = &mut end.status {
                     secrets.hide_in(failure);
                 }
+                if let Denials::Known(denied) = &mut end.answer.denials {
+                    denied.iter_mut().for_each(|what| secrets.hide(what));
+                }
             }
             Self::Activity(activity) => activity.hide(secrets),
             Self::Anomaly(what) => secrets.hide(what),
-            Self::Ready { .. } | Self::Pong | Self::Fresh(_) | Self::ContextDone(_) | Self::Accepted => {}
+            Self::Ready { version, .. } => version.iter_mut().for_each(|version| secrets.hide(version)),
+            Self::Fresh(Proof::NewSession(named) | Proof::Acknowledged(named)) => secrets.hide(named),
+            Self::ContextDone(replies) => {
+                replies.iter_mut().filter_map(|reply| reply.result.as_mut().err()).for_each(|why| secrets.hide_in(why));
+            }
+            Self::Fresh(Proof::NewProcess) | Self::Pong | Self::Accepted => {}
         }
     }
 }
