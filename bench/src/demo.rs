@@ -49,8 +49,11 @@ pub struct Demo {
     at_once: usize,
 }
 
-/// Shows it. Whether all edits were made.
-pub fn run(options: &Options) -> anyhow::Result<bool> {
+/// Shows it.
+///
+/// # Errors
+/// Somebody did not do all of the work.
+pub fn run(options: &Options) -> anyhow::Result<()> {
     let latency = (!options.real).then_some(options.latency);
     let demo = Demo::new(FILES, AT_ONCE, latency, options.model.clone());
     println!("A repository of {FILES} files; the work: {PROMPT:?}.");
@@ -62,16 +65,16 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
 
     println!("\n== {AT_ONCE} warm aiders: readyroom run -t aider -j {AT_ONCE} {PROMPT:?} src/*.py");
     let warm = demo.warm()?;
-    let mut well = demo.check(FILES, "readyroom")?;
+    demo.check(FILES)?;
 
     println!("\n== a process a job, {AT_ONCE} at once: xargs -P {AT_ONCE} -I{{}} aider --message {PROMPT:?} {{}}");
     let parallel = demo.processes(FILES, AT_ONCE)?;
-    well &= demo.check(FILES, "xargs -P 4")?;
+    demo.check(FILES)?;
 
     let gnu = if on_path("parallel") {
         println!("\n== the same with GNU parallel: parallel -j {AT_ONCE} aider --message {PROMPT:?} {{}} ::: src/*.py");
         let took = demo.parallel(FILES)?;
-        well &= demo.check(FILES, "parallel")?;
+        demo.check(FILES)?;
         Some(took)
     } else {
         None
@@ -80,7 +83,7 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     let part = if options.all { FILES } else { PART };
     println!("\n== a process a job, one after the other, {part} of {FILES} files");
     let measured = demo.processes(part, 1)?;
-    well &= demo.check(part, "one after the other")?;
+    demo.check(part)?;
     let serial = measured * (FILES as u32) / (part as u32);
     let scaled = if part == FILES { String::new() } else { format!(" (scaled from {part} files)") };
 
@@ -94,7 +97,7 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         row(format!("parallel -j {AT_ONCE} aider"), gnu, "");
     }
     row("aider, one by one".to_owned(), serial, &scaled);
-    Ok(well)
+    Ok(())
 }
 
 impl Demo {
@@ -129,7 +132,8 @@ impl Demo {
         }
     }
 
-    fn warm(&self) -> anyhow::Result<Duration> {
+    /// Does all of them by `readyroom run`.
+    pub fn warm(&self) -> anyhow::Result<Duration> {
         let mut command = Command::new(fake::program("readyroom"));
         command.args(["run", "-t", "aider", "-j", &self.at_once.to_string()]);
         command.args(self.name.iter().flat_map(|name| ["--model", name]));
@@ -154,7 +158,7 @@ impl Demo {
     }
 
     /// The same with GNU parallel.
-    fn parallel(&self, count: usize) -> anyhow::Result<Duration> {
+    pub fn parallel(&self, count: usize) -> anyhow::Result<Duration> {
         let mut command = Command::new("parallel");
         command.args(["--will-cite", "--quote", "-j", &self.at_once.to_string()]);
         self.by_message(&mut command);
@@ -182,25 +186,25 @@ impl Demo {
         Ok(took)
     }
 
-    /// Says how large the diff is, compares it where the edits are known, and takes it back.
-    pub fn check(&self, count: usize, who: &str) -> anyhow::Result<bool> {
+    /// Says how large the diff is, and takes it back.
+    ///
+    /// # Errors
+    /// An edit that is known was not made, or none at all.
+    pub fn check(&self, count: usize) -> anyhow::Result<()> {
         let changed = self.sandbox.git(&["diff", "--shortstat"]);
         let right = (0..count).filter(|number| self.sandbox.read(&self.files[*number]) == Some(after(*number))).count();
-        if self.model.is_some() {
-            println!("{}; {right} of {count} files are right", changed.trim());
-        } else {
-            println!("{}", changed.trim());
-        }
+        println!("{}", changed.trim());
         self.sandbox.git(&["checkout", "--quiet", "."]);
-        let well = if self.model.is_some() { right == count } else { !changed.trim().is_empty() };
-        if !well {
-            println!("{who} did not do all of the work");
+        match self.model {
+            Some(_) => ensure!(right == count, "{right} of {count} files are right"),
+            None => ensure!(!changed.trim().is_empty(), "no file was changed"),
         }
-        Ok(well)
+        Ok(())
     }
 }
 
-fn on_path(program: &str) -> bool {
+/// Whether a program of this name can be run.
+pub fn on_path(program: &str) -> bool {
     std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|path| path.join(program).is_file())
 }
 

@@ -1,7 +1,5 @@
 //! The journal: durable outcomes a second against the disk's own rate, and a batch of 100,000 jobs.
 
-#![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
-
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use readyroom_testkit::fake;
 
+use crate::page::{Page, Row, Unit};
 use crate::stats::short;
 
 /// The least that is journalled in a second: a job's end, its attempt and its outcome.
@@ -23,8 +22,8 @@ const LARGE_GOAL: Duration = Duration::from_secs(2);
 /// How much the memory of a run may grow from a tenth of its jobs to the last.
 const GROWTH: u64 = 8 << 20;
 
-/// Measures. Whether the goals were met.
-pub fn run(jobs: usize, large: usize) -> anyhow::Result<bool> {
+/// Measures.
+pub fn run(page: &mut Page, jobs: usize, large: usize) -> anyhow::Result<()> {
     let place = Place::new()?;
     let syncs = syncs_a_second(place.dir.path())?;
     let mut running = place.start(&["run", "-t", "echo", "-j", &INSTANCES.to_string(), "--from", "-"], Some(jobs))?;
@@ -35,15 +34,16 @@ pub fn run(jobs: usize, large: usize) -> anyhow::Result<bool> {
     running.outcomes(jobs - warm)?;
     let rate = (jobs - warm) as f64 / began.elapsed().as_secs_f64();
     running.end()?;
-    println!("{INSTANCES} instances of the echo, job, attempt and outcome journalled:");
-    println!(
-        "  {rate:.0} durable outcomes a second (goal: at least {GOAL:.0}); the disk alone: {syncs:.0} fsyncs a second"
-    );
-    let large_met = large_batch(large)?;
-    Ok(rate >= GOAL && large_met)
+    page.table(format!("Durable outcomes of {INSTANCES} instances of the echo: job, attempt and outcome journalled"));
+    page.row(Row::value("the disk alone: fsyncs", Unit::Rate, syncs));
+    page.row(Row::value("readyroom: outcomes", Unit::Rate, rate).goal(format!("at least {GOAL:.0}/s"), rate >= GOAL));
+    for jobs in [large / 100, large / 10, large] {
+        large_batch(page, jobs)?;
+    }
+    Ok(())
 }
 
-fn large_batch(jobs: usize) -> anyhow::Result<bool> {
+fn large_batch(page: &mut Page, jobs: usize) -> anyhow::Result<()> {
     let place = Place::new()?;
     let words = ["run", "-t", "echo", "-j", "8", "--from", "-"];
     let began = Instant::now();
@@ -76,18 +76,20 @@ fn large_batch(jobs: usize) -> anyhow::Result<bool> {
     }
     running.child.wait()?;
     let grown = late.saturating_sub(resumed_early);
-    println!("{jobs} jobs in one batch (goal: each at most {}):", short(LARGE_GOAL));
-    println!("  first outcome after the start   {}", short(start));
-    println!("  batch list                      {}", short(list));
-    println!("  first outcome after a resume    {}", short(resume));
-    println!(
-        "  memory at a tenth {} MiB; of the resumed run {} MiB, and {} MiB more at its end (goal: at most {} MiB)",
-        early >> 20,
-        resumed_early >> 20,
-        grown >> 20,
-        GROWTH >> 20
-    );
-    Ok([start, list, resume].iter().all(|time| *time <= LARGE_GOAL) && grown <= GROWTH)
+    page.table(format!("{jobs} jobs in one batch of the echo"));
+    for (name, time) in [
+        ("readyroom run: first outcome", start),
+        ("readyroom batch list", list),
+        ("readyroom resume: first outcome", resume),
+    ] {
+        page.row(Row::times(name, &[time]).goal(format!("at most {}", short(LARGE_GOAL)), time <= LARGE_GOAL));
+    }
+    page.table(format!("Memory of a run of {jobs} jobs"));
+    page.row(Row::value("at a tenth", Unit::Bytes, early as f64));
+    page.row(Row::value("of the resumed run, at a tenth", Unit::Bytes, resumed_early as f64));
+    let goal = format!("at most {} MiB", GROWTH >> 20);
+    page.row(Row::value("more than that at its end", Unit::Bytes, grown as f64).goal(goal, grown <= GROWTH));
+    Ok(())
 }
 
 struct Place {

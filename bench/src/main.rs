@@ -5,18 +5,27 @@
 
 #![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
 
+mod batch;
 mod demo;
+mod diff;
 mod fill;
 mod journal;
+mod machine;
+mod others;
+mod page;
 mod python;
 mod stats;
+mod tools;
 mod turn;
 mod warm;
 mod weather;
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use page::Page;
 
 /// Measures readyroom.
 #[derive(Debug, Parser)]
@@ -27,6 +36,8 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// All of the parts below but the demonstration, the rollout and the weather, onto bench/RESULTS.md.
+    All,
     /// 24 files edited by warm aiders, and by a process a job.
     Demo(demo::Options),
     /// A turn on a warm instance against the tool's own one-shot command, for each tool.
@@ -40,9 +51,11 @@ enum Part {
         #[arg(long, default_value_t = 5)]
         one_shots: usize,
     },
+    /// 24 edits by aider against xargs, GNU parallel and one after the other; 24 prompts against acpx.
+    Batch,
     /// How well 4 instances of Claude Code are kept busy.
     Fill,
-    /// A turn on an echo tool against a bare ping-pong over pipes.
+    /// A turn on an echo tool against a bare ping-pong over pipes, pexpect and expectrl; 1 to 64 instances; `read_any`.
     Turn {
         /// Turns in a round.
         #[arg(long, default_value_t = 3000)]
@@ -51,12 +64,19 @@ enum Part {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
-    /// Durable outcomes a second against the disk's own rate, and a batch of 100,000 jobs.
+    /// Launch and memory of one and of four instances of each tool.
+    Tools {
+        /// Only these tools.
+        tools: Vec<String>,
+    },
+    /// What a worktree costs in a repository of 10,000 files.
+    Diff,
+    /// Durable outcomes a second against the disk's own rate, and batches of up to 100,000 jobs.
     Journal {
         /// How many jobs for the rate.
         #[arg(long, default_value_t = 20_000)]
         jobs: usize,
-        /// How many jobs in the large batch.
+        /// How many jobs in the largest batch.
         #[arg(long, default_value_t = 100_000)]
         large: usize,
     },
@@ -85,16 +105,45 @@ enum Part {
 
 fn main() -> anyhow::Result<ExitCode> {
     readyroom::init();
-    let met = match Args::parse().part {
-        Part::Demo(options) => return Ok(if demo::run(&options)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
-        Part::Warm { tools, jobs, one_shots } => warm::run(&tools, jobs, one_shots)?,
-        Part::Fill => fill::run()?,
-        Part::Turn { turns, rounds } => turn::run(turns, rounds)?,
-        Part::Weather { jobs } => weather::run(jobs)?,
-        Part::Journal { jobs, large } => journal::run(jobs, large)?,
-        Part::Python { turns, rounds } => python::turn(turns, rounds)?,
-        Part::Rollout { files } => python::rollout(files)?,
-    };
-    println!("{}", if met { "all goals met" } else { "a goal was missed" });
-    Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let page = &mut Page::default();
+    match Args::parse().part {
+        Part::All => all(page)?,
+        Part::Demo(options) => return demo::run(&options).map(|()| ExitCode::SUCCESS),
+        Part::Warm { tools, jobs, one_shots } => warm::run(page, &tools, jobs, one_shots)?,
+        Part::Batch => batch::run(page)?,
+        Part::Fill => fill::run(page)?,
+        Part::Turn { turns, rounds } => turn::run(page, turns, rounds)?,
+        Part::Tools { tools } => tools::run(page, &tools)?,
+        Part::Diff => diff::run(page)?,
+        Part::Weather { jobs } => weather::run(page, jobs)?,
+        Part::Journal { jobs, large } => journal::run(page, jobs, large)?,
+        Part::Python { turns, rounds } => python::turn(page, turns, rounds)?,
+        Part::Rollout { files } => python::rollout(page, files)?,
+    }
+    println!("{}", if page.is_met() { "all goals met" } else { "a goal was missed" });
+    Ok(if page.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Everything that the page shows, in one run.
+fn all(page: &mut Page) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let about = machine::about()?;
+    page.part("warm");
+    warm::run(page, &[], 30, 5)?;
+    page.part("batch");
+    batch::run(page)?;
+    page.part("fill");
+    fill::run(page)?;
+    page.part("turn");
+    turn::run(page, 3000, 5)?;
+    page.part("tools");
+    tools::run(page, &[])?;
+    page.part("diff");
+    diff::run(page)?;
+    page.part("journal");
+    journal::run(page, 20_000, 100_000)?;
+    page.part("python");
+    python::turn(page, 3000, 5)?;
+    let took = format!("The run took {} minutes.\n", began.elapsed().as_secs().div_ceil(60));
+    page.write(Path::new(env!("CARGO_MANIFEST_DIR")), &(about + &took))
 }

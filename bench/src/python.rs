@@ -1,7 +1,5 @@
 //! The Python package against what it stands beside: the same turn from Rust, and the same work by a process a file.
 
-#![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +8,8 @@ use anyhow::{Context as _, ensure};
 use readyroom_testkit::{Sandbox, fake};
 
 use crate::demo::Demo;
-use crate::stats::{median, ratio, short, summary};
+use crate::page::{Page, Row, Unit};
+use crate::stats::{median, ratio, short};
 use crate::turn;
 
 /// The most that a turn may cost over the same turn in Rust.
@@ -38,8 +37,8 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Measures turns, `read_any` and memory. Whether the goals were met.
-pub fn turn(turns: usize, rounds: usize) -> anyhow::Result<bool> {
+/// Measures turns, `read_any` and memory.
+pub fn turn(page: &mut Page, turns: usize, rounds: usize) -> anyhow::Result<()> {
     let sandbox = Sandbox::bare("echo");
     let definition = sandbox.home().join("echo.toml");
     std::fs::write(&definition, fake::echo_toml("echo", &[]))?;
@@ -57,83 +56,78 @@ pub fn turn(turns: usize, rounds: usize) -> anyhow::Result<bool> {
         python.push(Duration::from_secs_f64(ask("turn", turns)?[0]));
     }
     let over = median(&python).saturating_sub(median(&rust));
-    println!("a turn from Rust, blocking  {}", summary(&rust));
-    println!(
-        "a turn from Python          {}  {} more (goal: at most {})",
-        summary(&python),
-        short(over),
-        short(TURN_GOAL)
+    page.table("A turn on the echo from Python");
+    page.row(Row::times("readyroom from Rust, blocking", &rust));
+    let goal = format!("at most {} more", short(TURN_GOAL));
+    page.row(
+        Row::times("readyroom from Python", &python)
+            .ratio(ratio(median(&python), median(&rust)))
+            .goal(goal, over <= TURN_GOAL),
     );
 
     let late: Vec<Duration> = ask("read", 50)?.into_iter().map(Duration::from_secs_f64).collect();
-    println!("read_any after the answer   {}  (goal: at most {})", summary(&late), short(READ_GOAL));
+    let latest = late.iter().max().copied().unwrap_or_default();
+    page.table("How long after an answer read_any returns in Python");
+    page.row(Row::times("readyroom", &late).goal(format!("at most {}", short(READ_GOAL)), latest <= READ_GOAL));
 
     let memory = ask("memory", 100_000)?;
-    let grown = (memory[1] - memory[0]) / 1024.0 / 1024.0;
-    println!(
-        "memory                      {:.1} MiB after 10,000 turns, {grown:+.1} MiB after 100,000 (goal: less than {MEMORY_GOAL} MiB)",
-        memory[0] / 1024.0 / 1024.0
+    page.table("Memory of a Python program over 100,000 turns");
+    page.row(Row::value("after 10,000", Unit::Bytes, memory[0]));
+    let grown = memory[1] - memory[0];
+    let goal = format!("less than {MEMORY_GOAL} MiB");
+    page.row(
+        Row::value("more than that after 100,000", Unit::Bytes, grown)
+            .goal(goal, grown < MEMORY_GOAL * 1024.0 * 1024.0),
     );
-    let latest = late.iter().max().copied().unwrap_or_default();
-    Ok(over <= TURN_GOAL && latest <= READ_GOAL && grown < MEMORY_GOAL)
+    Ok(())
 }
 
 /// Three files on three workers against one file on one of them, with a model of 5 s, launches not counted and first
-/// turns included. Whether the edits were made and the goal was met.
-fn side_by_side() -> anyhow::Result<bool> {
+/// turns included.
+fn side_by_side(page: &mut Page) -> anyhow::Result<()> {
     let work = Demo::new(3, 3, Some(5000), None);
-    println!("a real edit in one file and in three files, on 3 warm aiders, with a model that thinks for 5 s");
-    let mut well = true;
-    let mut turns = |count: usize| -> anyhow::Result<Duration> {
+    let turns = |count: usize| -> anyhow::Result<Duration> {
         let mut command = Command::new(interpreter()?);
         command.arg(script("rollout.py")).arg("3").args(&work.files[..count]);
         work.by_name(&mut command)?;
-        well &= work.check(count, "Python")?;
+        work.check(count)?;
         let answers = std::fs::read_to_string(work.sandbox.home().join("answers"))?;
         let took = answers.lines().last().and_then(|line| line.strip_prefix("took ")).context("the script's time")?;
         Ok(Duration::from_secs_f64(took.parse()?))
     };
     let (one, three) = (turns(1)?, turns(3)?);
     let found = ratio(three, one);
-    println!("one {}, three {}: {found:.2}x (goal: at most {SIDE_BY_SIDE_GOAL}x)\n", short(one), short(three));
-    Ok(well && found <= SIDE_BY_SIDE_GOAL)
+    page.table("A real edit by 3 warm aiders, from Python, with a model that thinks for 5 s");
+    page.row(Row::times("readyroom, one file", &[one]));
+    let goal = format!("at most {SIDE_BY_SIDE_GOAL}x the time of one");
+    page.row(Row::times("readyroom, three files", &[three]).ratio(found).goal(goal, found <= SIDE_BY_SIDE_GOAL));
+    Ok(())
 }
 
-/// Measures the rollout. Whether all edits were made and the goals were met.
-pub fn rollout(files: usize) -> anyhow::Result<bool> {
-    let side_by_side = side_by_side()?;
+/// Measures the rollout.
+pub fn rollout(page: &mut Page, files: usize) -> anyhow::Result<()> {
+    side_by_side(page)?;
     let work = Demo::new(files, WORKERS, Some(1000), None);
-    println!("a real edit in each of {files} files, with a model that thinks for 1 s");
-
-    println!("\n== {WORKERS} warm aiders, from Python");
     let mut command = Command::new(interpreter()?);
     command.arg(script("rollout.py")).arg(WORKERS.to_string()).args(&work.files);
     let warm = work.by_name(&mut command)?;
-    let mut well = work.check(files, "Python")?;
-
-    println!("\n== a process a file, {WORKERS} at once (xargs -P {WORKERS})");
+    work.check(files)?;
     let parallel = work.processes(files, WORKERS)?;
-    well &= work.check(files, "xargs")?;
-
+    work.check(files)?;
     let part = PART.min(files);
-    println!("\n== a process a file, one after the other, {part} of {files} files");
     let serial = work.processes(part, 1)? * u32::try_from(files)? / u32::try_from(part)?;
-    well &= work.check(part, "one after the other")?;
-
+    work.check(part)?;
     let (to_xargs, to_serial) = (ratio(parallel, warm), ratio(serial, warm));
-    println!("\n{:<34}{:>10}", format!("{files} files"), "time");
-    println!("{:<34}{:>10}", format!("launch_cluster(\"aider\", count={WORKERS})"), short(warm));
-    println!(
-        "{:<34}{:>10}    {to_xargs:.1}x (goal: at least {}x)",
-        format!("xargs -P {WORKERS} aider"),
-        short(parallel),
-        ROLLOUT_GOALS.0
+    page.table(format!("A real edit in each of {files} files, with a model that thinks for 1 s"));
+    page.row(Row::times(format!("readyroom: launch_cluster(\"aider\", count={WORKERS})"), &[warm]));
+    let goal = format!("at least {}x", ROLLOUT_GOALS.0);
+    page.row(
+        Row::times(format!("xargs -P {WORKERS} aider"), &[parallel])
+            .ratio(to_xargs)
+            .goal(goal, to_xargs >= ROLLOUT_GOALS.0),
     );
-    println!(
-        "{:<34}{:>10}    {to_serial:.1}x, scaled from {part} files (goal: at least {}x)",
-        "aider, one by one",
-        short(serial),
-        ROLLOUT_GOALS.1
-    );
-    Ok(well && side_by_side && to_xargs >= ROLLOUT_GOALS.0 && to_serial >= ROLLOUT_GOALS.1)
+    let goal = format!("at least {}x", ROLLOUT_GOALS.1);
+    let name = format!("aider, one by one (scaled from {part})");
+    page.row(Row::times(name, &[serial]).ratio(to_serial).goal(goal, to_serial >= ROLLOUT_GOALS.1));
+    Ok(())
 }

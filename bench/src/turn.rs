@@ -1,7 +1,5 @@
 //! One turn on an echo tool, through the cluster, against a bare blocking ping-pong over pipes with the same tool.
 
-#![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
-
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,10 +8,15 @@ use readyroom::cluster::blocking;
 use readyroom::{Cluster, ClusterOptions, Context, Routing, Wait};
 use readyroom_testkit::fake;
 
-use crate::stats::{median, ratio, short, summary};
+use crate::others;
+use crate::page::{Page, Row, Unit};
+use crate::stats::{median, ratio};
 
 /// The most that a turn through the asynchronous cluster may cost, in bare ping-pongs.
 const GOAL: f64 = 4.0;
+
+/// How often each number of instances is measured.
+const ROUNDS: usize = 3;
 
 /// How many instances the launch of many has.
 const MANY: usize = 500;
@@ -145,16 +148,35 @@ pub fn blocking(turns: usize) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
+/// How long after a turn's end, as the engine saw it, `read_any` has it, where seven of eight instances are busy.
+fn late() -> anyhow::Result<Vec<Duration>> {
+    const BUSY: usize = 7;
+    let (definition, program) = fake::echo_definition(&["--interrupt"]);
+    let cluster = blocking::Cluster::launch(definition, &program, options(BUSY + 1, Context::Keep))?;
+    for instance in 0..BUSY {
+        cluster.send_to(instance, "@hang")?;
+    }
+    let mut late = Vec::new();
+    for _ in 0..100 {
+        let began = Instant::now();
+        cluster.send_to(BUSY, "@sleep 5")?;
+        let response = cluster.read_any(Duration::from_secs(10)).ok_or_else(|| anyhow::anyhow!("no answer"))?;
+        let timings = response.timings;
+        late.push(began.elapsed().saturating_sub(timings.queued + timings.reset + timings.turn));
+    }
+    cluster.shutdown();
+    Ok(late)
+}
+
 fn own_memory() -> anyhow::Result<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let pages: u64 = statm.split_whitespace().nth(1).unwrap_or("0").parse()?;
     Ok(pages * 4096)
 }
 
-/// Measures. Whether the goal was met.
-pub fn run(turns: usize, rounds: usize) -> anyhow::Result<bool> {
+/// Measures.
+pub fn run(page: &mut Page, turns: usize, rounds: usize) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
-    let mut met = true;
     for instances in [1, 8] {
         let (mut bares, mut ours, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
@@ -164,14 +186,38 @@ pub fn run(turns: usize, rounds: usize) -> anyhow::Result<bool> {
         }
         let found = ratio(median(&ours), median(&bares));
         let proven = ratio(median(&fresh), median(&bares));
-        println!("{instances} instance(s), a turn:");
-        println!("  bare ping-pong          {}", summary(&bares));
-        println!("  cluster                 {}  {found:.2}x (goal: at most {GOAL}x)", summary(&ours));
-        println!("  cluster, proven resets  {}  {proven:.2}x (two round trips)", summary(&fresh));
-        met &= found <= GOAL;
+        page.table(format!("A turn on the echo, {instances} at once"));
+        page.row(Row::times("bare pipes, blocking", &bares));
+        let row = Row::times("readyroom", &ours).ratio(found);
+        page.row(row.goal(format!("at most {GOAL}x the bare pipes"), found <= GOAL));
+        page.row(Row::times("readyroom, with a proven reset (two turns)", &fresh).ratio(proven));
+        if instances == 1 {
+            let blocked = (0..rounds).map(|_| blocking(turns)).collect::<anyhow::Result<Vec<_>>>()?;
+            page.row(
+                Row::times("readyroom, blocking send and read_any", &blocked)
+                    .ratio(ratio(median(&blocked), median(&bares))),
+            );
+            others::rows(page, turns, rounds, median(&bares))?;
+        }
     }
-    let blocked = (0..rounds).map(|_| blocking(turns)).collect::<anyhow::Result<Vec<_>>>()?;
-    println!("1 instance, blocking send and read_any: {}", summary(&blocked));
+
+    page.table("A turn on the echo by how many are busy at once");
+    for instances in [1, 2, 4, 8, 16, 32, 64] {
+        let at_once = |ours: bool| -> anyhow::Result<Duration> {
+            match ours {
+                true => runtime.block_on(asynchronous(instances, turns, Context::Keep)),
+                false => bare(instances, turns),
+            }
+        };
+        let bares = (0..ROUNDS).map(|_| at_once(false)).collect::<anyhow::Result<Vec<_>>>()?;
+        let ours = (0..ROUNDS).map(|_| at_once(true)).collect::<anyhow::Result<Vec<_>>>()?;
+        page.row(Row::times(format!("bare pipes, {instances} threads"), &bares));
+        let name = format!("readyroom, {instances} instances");
+        page.row(Row::times(name, &ours).ratio(ratio(median(&ours), median(&bares))));
+    }
+    let late = late()?;
+    page.table("How long after an answer read_any returns");
+    page.row(Row::times("readyroom", &late));
 
     let before = own_memory()?;
     let started = Instant::now();
@@ -182,7 +228,9 @@ pub fn run(turns: usize, rounds: usize) -> anyhow::Result<bool> {
     })?;
     let (cluster, took) = launched;
     let each = own_memory()?.saturating_sub(before) / MANY as u64;
-    println!("{MANY} instances launched in {}; {:.1} KiB of our memory each", short(took), each as f64 / 1024.0);
     runtime.block_on(cluster.shutdown());
-    Ok(met)
+    page.table(format!("{MANY} instances of the echo"));
+    page.row(Row::times("readyroom: all launched", &[took]));
+    page.row(Row::value("readyroom: our memory an instance", Unit::Bytes, each as f64));
+    Ok(())
 }

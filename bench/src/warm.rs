@@ -1,14 +1,13 @@
 //! A turn on a warm instance, through the whole command, against the tool's own one-shot command.
 
-#![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
-
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use readyroom_testkit::{Model, Sandbox, Step, fake};
 
-use crate::stats::{median, ratio, summary};
+use crate::page::{Page, Row};
+use crate::stats::{median, ratio};
 
 /// Each tool with the least that warmth has to be worth.
 const GOALS: [(&str, f64); 5] =
@@ -17,18 +16,17 @@ const GOALS: [(&str, f64); 5] =
 /// How often the warm side is measured.
 const ROUNDS: usize = 3;
 
-/// Measures. Whether the goals were met.
-pub fn run(tools: &[String], jobs: usize, one_shots: usize) -> anyhow::Result<bool> {
-    let mut met = true;
+/// Measures.
+pub fn run(page: &mut Page, tools: &[String], jobs: usize, one_shots: usize) -> anyhow::Result<()> {
     for (tool, goal) in GOALS {
         if tools.is_empty() || tools.iter().any(|wanted| wanted == tool) {
-            met &= measure(tool, goal, jobs, one_shots).with_context(|| tool.to_owned())?;
+            measure(page, tool, goal, jobs, one_shots).with_context(|| tool.to_owned())?;
         }
     }
-    Ok(met)
+    Ok(())
 }
 
-fn measure(tool: &str, goal: f64, jobs: usize, one_shots: usize) -> anyhow::Result<bool> {
+fn measure(page: &mut Page, tool: &str, goal: f64, jobs: usize, one_shots: usize) -> anyhow::Result<()> {
     let model = Model::start();
     model.otherwise(Step::say("ok"));
     let sandbox = Sandbox::new(tool, &model);
@@ -54,13 +52,13 @@ fn measure(tool: &str, goal: f64, jobs: usize, one_shots: usize) -> anyhow::Resu
     let warm = median(&warms);
     anyhow::ensure!(!warm.is_zero(), "the machine is too busy: {} jobs took no longer than one", 1 + jobs);
     let found = ratio(median(&colds), warm);
-    println!("{tool} {version}");
-    println!("  one-shot command        {}", summary(&colds));
-    println!("  readyroom run, 1 job    {}", summary(&ones));
-    println!("  readyroom run, {} jobs  {}", 1 + jobs, summary(&manys));
-    println!("  a warm job              {}", summary(&warms));
-    println!("  ratio                   {found:.1}x (goal: at least {goal}x)");
-    Ok(found >= goal)
+    page.table(format!("A job on a warm {tool} ({version}) against its one-shot command; a model without latency"));
+    page.row(Row::times("one-shot command", &colds));
+    page.row(Row::times("readyroom run, 1 job", &ones));
+    page.row(Row::times(format!("readyroom run, {} jobs", 1 + jobs), &manys));
+    let row = Row::times("readyroom, one more job", &warms).ratio(found);
+    page.row(row.goal(format!("at least {goal}x"), found >= goal));
+    Ok(())
 }
 
 fn version(sandbox: &Sandbox) -> anyhow::Result<String> {

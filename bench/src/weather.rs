@@ -1,7 +1,5 @@
 //! A batch in bad weather against the formula: what the jobs need without it, and the time for which the provider asked all to wait.
 
-#![expect(clippy::print_stdout, reason = "printing is what a benchmark is for")]
-
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -12,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use readyroom_testkit::fake;
 
-use crate::stats::short;
+use crate::page::{Page, Row};
 
 /// The least part of the throughput that the formula leaves.
 const GOAL: f64 = 0.8;
@@ -29,8 +27,8 @@ pattern = 'E: '
 kind = "model_error"
 "#;
 
-/// Measures. Whether the goal was met.
-pub fn run(jobs: usize) -> anyhow::Result<bool> {
+/// Measures.
+pub fn run(page: &mut Page, jobs: usize) -> anyhow::Result<()> {
     let (fair, _) = batch(jobs, |_| None)?;
     let (took, waited) = batch(jobs, |job| match job % 100 {
         3..=7 => Some("slow down, retry after 1s"),
@@ -40,12 +38,14 @@ pub fn run(jobs: usize) -> anyhow::Result<bool> {
     })?;
     let formula = fair + waited;
     let share = formula.as_secs_f64() / took.as_secs_f64();
-    println!("{jobs} jobs on {INSTANCES} instances, 5% told to wait, 5% failed, 2% dropped, each at its first try:");
-    println!("  without all that       {}", short(fair));
-    println!("  all were told to wait  {}", short(waited));
-    println!("  it took                {}", short(took));
-    println!("  {:.0}% of what the formula leaves (goal: at least {:.0}%)", share * 100.0, GOAL * 100.0);
-    Ok(share >= GOAL)
+    page.table(format!(
+        "{jobs} jobs on {INSTANCES} instances, 5% told to wait, 5% failed, 2% dropped, each at its first try"
+    ));
+    page.row(Row::times("without all that", &[fair]));
+    page.row(Row::times("all were told to wait", &[waited]));
+    let row = Row::times("readyroom", &[took]).ratio(share);
+    page.row(row.goal(format!("at least {GOAL}x of what the two above leave"), share >= GOAL));
+    Ok(())
 }
 
 /// The time of a batch, and for how long nothing was to start.

@@ -1,7 +1,6 @@
 //! The long runs that prove what the page promises: `cargo xtask chaos` and `cargo xtask soak`.
 
 mod chaos;
-mod plot;
 mod soak;
 
 use std::process::ExitCode;

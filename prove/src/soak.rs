@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use readyroom::tool::Definition;
 use readyroom::{Cluster, ClusterOptions, Context, Permissions, Routing, Wait};
+use readyroom_testkit::plot::curves;
 use readyroom_testkit::zoo::{self, Protocol};
 use readyroom_testkit::{Model, Sandbox, Step, assert_nothing_left, fake};
-
-use crate::plot::curves;
 
 const INSTANCES: usize = 8;
 /// How much our memory may grow from a tenth of the turns to the end, in KiB.
@@ -25,6 +24,8 @@ const LOOKS: usize = 100;
 const ODD: usize = 250;
 /// The habits that leave an instance alive and its next turns well, under each protocol.
 const HABITS: [&str; 4] = ["one-write", "two-ends", "unknown-messages", "own-requests"];
+/// The same where all that is said is text.
+const HABITS_OF_LINES: [&str; 4] = ["one-write", "two-ends", "progress", "half-a-character"];
 const TOOLS: [&str; 5] = ["aider", "claude", "codex", "gemini", "opencode"];
 
 /// Options of `soak`.
@@ -70,13 +71,15 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     if wanted("echo") {
         let (definition, program) = fake::echo_definition(&["--interrupt"]);
         // What was said in this context is said back, so that a context that is not clean shows.
-        let exchange: Exchange = Box::new(|turn| (format!("turn {turn}\n@recall"), format!("turn {turn}\nturn {turn}")));
+        let exchange: Exchange =
+            Box::new(|turn| (format!("turn {turn}\n@recall"), format!("turn {turn}\nturn {turn}")));
         let sandbox = Sandbox::bare("echo");
         all.push(runtime.block_on(soak("echo", &sandbox, definition, &program, options.turns / 2, exchange))?);
     }
     let each = options.turns / 2 / Protocol::ALL.len() / HABITS.len();
     for protocol in Protocol::ALL {
-        for habit in HABITS {
+        let lines = matches!(protocol, Protocol::Repl | Protocol::Pty);
+        for habit in if lines { HABITS_OF_LINES } else { HABITS } {
             let name = format!("zoo {} {habit}", protocol.name());
             if !wanted(&name) {
                 continue;
@@ -96,7 +99,10 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
     ensure!(!all.is_empty(), "no run's name holds {:?}", options.only);
     let plot: Vec<(String, Vec<(f64, f64)>)> =
         all.iter().filter(|seen| !seen.name.contains(' ') || seen.name.ends_with(HABITS[0])).map(curve).collect();
-    fs::write(&options.plot, curves("What we hold in memory over a soak, from its first turn to its last", "MiB", &plot))?;
+    fs::write(
+        &options.plot,
+        curves("What we hold in memory over a soak, from its first turn to its last", "MiB", &plot),
+    )?;
     println!("plot: {}", options.plot.display());
     Ok(all.iter().fold(true, |well, seen| seen.verdict() && well))
 }
@@ -110,9 +116,10 @@ fn curve(seen: &Seen) -> (String, Vec<(f64, f64)>) {
 impl Seen {
     /// Prints how it was at a tenth and at the end; whether it is within the bounds.
     fn verdict(&self) -> bool {
-        let (Some((turns, last)), Some((at, tenth))) =
-            (self.looks.last(), self.looks.iter().find(|look| look.0 * 10 >= self.looks.last().map_or(0, |last| last.0)))
-        else {
+        let (Some((turns, last)), Some((at, tenth))) = (
+            self.looks.last(),
+            self.looks.iter().find(|look| look.0 * 10 >= self.looks.last().map_or(0, |last| last.0)),
+        ) else {
             return false;
         };
         let grown = last.memory - tenth.memory;

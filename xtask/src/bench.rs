@@ -13,13 +13,15 @@ pub fn demo(real: bool, more: &[String]) -> anyhow::Result<bool> {
     run("debug", &args)
 }
 
-/// A benchmark.
-pub fn part(part: &str, more: &[String]) -> anyhow::Result<bool> {
+/// A benchmark, or all of them onto their page.
+pub fn part(part: Option<&str>, more: &[String]) -> anyhow::Result<bool> {
+    let part = part.unwrap_or("all");
     install::tools()?;
+    install::compared()?;
     build(&["--release"])?;
     let args: Vec<String> = std::iter::once(part.to_owned()).chain(more.iter().cloned()).collect();
     // These parts run the package as it is installed.
-    if ["python", "rollout"].contains(&part) {
+    if ["all", "python", "rollout"].contains(&part) {
         python::installed()?;
     }
     run("release", &args)
@@ -36,5 +38,7 @@ fn run(profile: &str, args: &[String]) -> anyhow::Result<bool> {
     let mut command = Command::new(target.join(profile).join("readyroom-bench"));
     command.args(args).env("READYROOM_TOOLS_DIR", host::tools());
     command.env("READYROOM_PYTHON", host::tools().join("python/bin/python"));
+    command.env("READYROOM_BENCH_PYTHON", host::tools().join("pexpect/bin/python"));
+    command.env("READYROOM_ACPX", host::tools().join("acpx/node_modules/.bin/acpx"));
     Ok(command.status()?.success())
 }

@@ -26,6 +26,8 @@ const PACKAGES: [(&str, &str, Option<&str>); 6] = [
 const NATIVE: [(&str, &str); 2] = [("@anthropic-ai/claude-code", "install.cjs"), ("opencode-ai", "postinstall.mjs")];
 
 const AIDER: &str = "0.86.2";
+const ACPX: &str = "0.19.1";
+const PEXPECT: &str = "4.9.0";
 
 /// The commands of cargo's that the checks use, in the versions that they were written for.
 const CARGO: [(&str, &str); 3] = [("cargo-deny", "0.20.2"), ("cargo-fuzz", "0.13.2"), ("cargo-mutants", "27.1.0")];
@@ -69,9 +71,7 @@ pub fn python() -> anyhow::Result<std::path::PathBuf> {
     let directory = root.join("python");
     let wanted = fs::read_to_string(host::workspace().join("python/requirements.txt"))?;
     lot(&directory, &wanted, |directory| {
-        let python = host::python()?;
-        host::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(directory))
-            .context("the virtual environment (Debian: python3-venv)")?;
+        venv(directory)?;
         host::persist(|| {
             let mut command = Command::new(directory.join("bin/python"));
             command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
@@ -80,6 +80,36 @@ pub fn python() -> anyhow::Result<std::path::PathBuf> {
         })
     })?;
     Ok(directory.join("bin/python"))
+}
+
+/// Installs what the benchmarks compare with where it is missing: acpx, pexpect and GNU parallel.
+pub fn compared() -> anyhow::Result<()> {
+    let root = host::tools();
+    let _lock = lock(&root)?;
+    lot(&root.join("acpx"), &format!("acpx@{ACPX}"), |directory| {
+        host::persist(|| {
+            let mut command = Command::new("npm");
+            command.args(["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"]).arg(directory);
+            command.arg(format!("acpx@{ACPX}"));
+            command
+        })
+    })?;
+    lot(&root.join("pexpect"), &format!("pexpect=={PEXPECT}"), |directory| {
+        venv(directory)?;
+        host::persist(|| {
+            let mut command = Command::new(directory.join("bin/python"));
+            command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+            command.arg(format!("pexpect=={PEXPECT}"));
+            command
+        })
+    })?;
+    packages(&[("parallel", "parallel")])
+}
+
+fn venv(directory: &Path) -> anyhow::Result<()> {
+    let python = host::python()?;
+    host::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(directory))
+        .context("the virtual environment (Debian: python3-venv)")
 }
 
 fn lock(root: &Path) -> anyhow::Result<File> {
@@ -143,9 +173,7 @@ fn npm(directory: &Path) -> anyhow::Result<()> {
 }
 
 fn aider(directory: &Path) -> anyhow::Result<()> {
-    let python = host::python()?;
-    host::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(directory))
-        .context("the virtual environment (Debian: python3-venv)")?;
+    venv(directory)?;
     host::persist(|| {
         let mut command = Command::new(directory.join("bin/python"));
         command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
@@ -159,7 +187,12 @@ fn aider(directory: &Path) -> anyhow::Result<()> {
 
 /// The programs of the system that tests drive: installed where we may, else named.
 pub fn system() -> anyhow::Result<()> {
-    let missing: Vec<&str> = SYSTEM
+    packages(&SYSTEM)
+}
+
+/// Installs the Debian packages of programs that are missing: the program, and its package.
+fn packages(wanted: &[(&str, &str)]) -> anyhow::Result<()> {
+    let missing: Vec<&str> = wanted
         .iter()
         .filter(|(program, _)| !host::on_path(program) && !in_postgres(program))
         .map(|(_, p)| *p)
@@ -169,7 +202,7 @@ pub fn system() -> anyhow::Result<()> {
     }
     let root = rustix::process::geteuid().is_root();
     if !(root && host::on_path("apt-get")) {
-        bail!("the tests need these packages, which a person must install: {}", missing.join(" "));
+        bail!("these packages are needed, which a person must install: {}", missing.join(" "));
     }
     let apt = |args: &[&str]| {
         let mut command = Command::new("apt-get");

@@ -42,10 +42,11 @@ enum Command {
         #[arg(last = true)]
         more: Vec<String>,
     },
-    /// Measure readyroom against what it is compared to: `warm`, `fill` or `turn`. `-- --help` lists the options of one.
+    /// Measure readyroom against what it is compared to, and write bench/RESULTS.md with its plots; or one part of that.
+    /// `cargo xtask bench help` lists them, `-- --help` the options of one.
     Bench {
-        /// Which part.
-        part: String,
+        /// Which part; all, where none is named.
+        part: Option<String>,
         /// More options of the part.
         #[arg(last = true)]
         more: Vec<String>,
@@ -122,7 +123,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         }
         Command::Test { filter } => test::run(filter.as_deref()),
         Command::Demo { real, more } => bench::demo(real, &more),
-        Command::Bench { part, more } => bench::part(&part, &more),
+        Command::Bench { part, more } => bench::part(part.as_deref(), &more),
         Command::Chaos { more } => prove::prove("chaos", &more),
         Command::Soak { more } => prove::prove("soak", &more),
         Command::Fuzz { targets, seconds } => prove::fuzz(&targets, seconds),

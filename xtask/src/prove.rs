@@ -20,30 +20,58 @@ pub fn fuzz(targets: &[String], seconds: u64) -> anyhow::Result<bool> {
         bail!("there is no fuzz target {strange}; there are {}", known.join(", "));
     }
     let chosen: Vec<&String> = known.iter().filter(|name| targets.is_empty() || targets.contains(name)).collect();
-    let fuzz = |verb: &str| {
-        let mut command = Command::new(&program);
-        command.args(["fuzz", verb, "--target-dir"]).arg(target_directory().join("fuzz")).current_dir(host::workspace());
-        command.env("RUSTUP_TOOLCHAIN", "nightly");
-        command
-    };
-    host::run(&mut fuzz("build"))?;
+    let mut build = Command::new(&program);
+    build.args(["fuzz", "build", "--target-dir"]).arg(target_directory().join("fuzz")).current_dir(host::workspace());
+    host::run(build.env("RUSTUP_TOOLCHAIN", "nightly"))?;
+    let programs = target_directory().join("fuzz").join(triple()?).join("release");
     let mut well = true;
     for name in chosen {
-        // New inputs are gathered apart, and only those that reach something new join what is kept.
-        let found = target_directory().join("fuzz-corpus").join(name);
+        let (program, kept) = (programs.join(name), directory.join("corpus").join(name));
+        // New inputs are gathered apart; a few of those that reach something join what is kept.
+        let (found, crashes) = (target_directory().join("fuzz-corpus").join(name), directory.join("artifacts"));
         std::fs::create_dir_all(&found)?;
-        let kept = directory.join("corpus").join(name);
-        let (time, longest) = (format!("-max_total_time={seconds}"), "-timeout=25");
-        let mut run = fuzz("run");
-        run.args([name.as_str()]).args([&found, &kept]).args(["--", &time, longest, "-rss_limit_mb=4096"]);
-        run.args(["-max_len=4096", "-print_final_stats=1"]);
+        std::fs::create_dir_all(&crashes)?;
         println!("fuzzing {name} for {seconds} s");
-        well &= run.status()?.success();
-        let mut merge = fuzz("run");
-        merge.args([name.as_str()]).args([&kept, &found]).args(["--", "-merge=1", "-rss_limit_mb=4096"]);
+        let mut fuzz = Command::new(&program);
+        fuzz.args([&found, &kept]).arg(format!("-max_total_time={seconds}"));
+        fuzz.arg(format!("-artifact_prefix={}/{name}-", crashes.display()));
+        well &= fuzz.args(["-timeout=25", "-max_len=4096", "-print_final_stats=1"]).args(MEMORY).status()?.success();
+        let least = target_directory().join("fuzz-corpus").join(format!("{name}-least"));
+        let _ = std::fs::remove_dir_all(&least);
+        std::fs::create_dir_all(&least)?;
+        let mut merge = Command::new(&program);
+        merge.args([&least, &kept, &found]).args(["-merge=1", "-max_len=1024"]).args(MEMORY);
         host::run(merge.stderr(Stdio::null()))?;
+        keep(&least, &kept)?;
     }
     Ok(well)
+}
+
+/// How many inputs are kept of a target: the ordinary tests play them all.
+const KEPT: usize = 40;
+
+/// Fills up what is kept with inputs of all sizes, as far as there is room.
+fn keep(from: &Path, kept: &Path) -> anyhow::Result<()> {
+    let mut files: Vec<(u64, PathBuf)> = std::fs::read_dir(from)?
+        .flatten()
+        .map(|entry| Ok((entry.metadata()?.len(), entry.path())))
+        .collect::<anyhow::Result<_>>()?;
+    files.sort();
+    let room = KEPT.saturating_sub(std::fs::read_dir(kept)?.count());
+    let step = files.len().div_ceil(room.max(1)).max(1);
+    for (_, file) in files.iter().step_by(step).take(room) {
+        std::fs::copy(file, kept.join(file.file_name().context("a file's name")?))?;
+    }
+    Ok(())
+}
+
+/// The sanitizer's shadow is counted too.
+const MEMORY: [&str; 1] = ["-rss_limit_mb=4096"];
+
+/// The name of the machine's kind, as cargo knows it.
+fn triple() -> anyhow::Result<String> {
+    let said = String::from_utf8(Command::new("rustc").arg("-vV").output()?.stdout)?;
+    said.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned).context("rustc names no host")
 }
 
 /// The fuzz targets, by their files.
@@ -58,11 +86,10 @@ fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
 /// Runs the tests of the process floor, which alone holds unsafe code, with the address sanitizer.
 pub fn sanitize() -> anyhow::Result<bool> {
     nightly()?;
-    let host = String::from_utf8(Command::new("rustc").arg("-vV").output()?.stdout)?;
-    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?.to_owned();
+    let triple = triple()?;
     let cargo = |args: &[&str]| {
         let mut command = Command::new("cargo");
-        command.args(args).args(["--target", &host, "--target-dir"]).arg(target_directory().join("asan"));
+        command.args(args).args(["--target", &triple, "--target-dir"]).arg(target_directory().join("asan"));
         command.env("RUSTUP_TOOLCHAIN", "nightly").env("RUSTFLAGS", "-Zsanitizer=address");
         command.env("READYROOM_TOOLS_DIR", host::tools()).current_dir(host::workspace());
         command
@@ -112,7 +139,11 @@ pub fn repeat(suite: Suite, times: u32, load: bool) -> anyhow::Result<bool> {
                 Suite::Whole => crate::test::run(None)?,
                 Suite::Own => crate::test::own()?,
             };
-            println!("run {time} of {times}: {} after {} s", if well { "well" } else { "failed" }, started.elapsed().as_secs());
+            println!(
+                "run {time} of {times}: {} after {} s",
+                if well { "well" } else { "failed" },
+                started.elapsed().as_secs()
+            );
             ensure!(well, "run {time} failed");
             Ok(())
         });
@@ -167,7 +198,8 @@ fn target_directory() -> PathBuf {
 
 /// The fuzzer and the sanitizer need flags that only a nightly compiler takes.
 fn nightly() -> anyhow::Result<()> {
-    let found = Command::new("cargo").args(["+nightly", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found =
+        Command::new("cargo").args(["+nightly", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     ensure!(found.is_ok_and(|status| status.success()), "a nightly Rust is needed: rustup toolchain install nightly");
     Ok(())
 }

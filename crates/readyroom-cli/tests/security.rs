@@ -78,8 +78,7 @@ fn what_a_file_says_is_text() {
     place.sandbox.commit();
     let words = ["-j", "1", "--retries", "0", "--json", "-", "@sh cat {}", "evil", "own"];
     let finished = place.run(&words).expect(0);
-    let lines: Vec<serde_json::Value> =
-        finished.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = finished.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2, "{finished:#?}");
     assert_eq!(lines[0]["answer"].as_str().map(str::trim_end), Some(EVIL.trim_end()));
     assert_eq!((&lines[0]["usage"], &lines[0]["change"]), (&lines[1]["usage"], &lines[1]["change"]));

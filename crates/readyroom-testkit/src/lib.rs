@@ -4,6 +4,7 @@
 pub mod fake;
 pub mod model;
 pub mod owner;
+pub mod plot;
 pub mod properties;
 pub mod sandbox;
 pub mod tools;

@@ -125,7 +125,8 @@ fn two_hundred_trees_that_run_at_once_end_at_once() {
         while let Some(result) = all.join_next().await {
             result.unwrap();
         }
-        assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+        // None of them is waited for until its grace is over.
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     });
 }
 

@@ -52,8 +52,15 @@ fn script(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
 }
 
 const LINES: [&str; 9] = [
-    "{marker}", "context cleared", "hello", "> ", "All chat history cleared.", "\u{1b}[31mred\u{1b}[0m", "\r50%\r",
-    "Tokens: 10 sent, 2 received.", "Invalid command: /fence-1",
+    "{marker}",
+    "context cleared",
+    "hello",
+    "> ",
+    "All chat history cleared.",
+    "\u{1b}[31mred\u{1b}[0m",
+    "\r50%\r",
+    "Tokens: 10 sent, 2 received.",
+    "Invalid command: /fence-1",
 ];
 
 const CLAUDE: [&str; 13] = [
@@ -102,22 +109,68 @@ const ACP: [&str; 11] = [
 ];
 
 const DEFINITION: [&str; 26] = [
-    "id = \"x\"\n", "driver = \"repl\"\n", "driver = \"acp\"\n", "driver = \"oneshot\"\n", "argv = [\"./x\", \"a\"]\n",
-    "[repl]\n", "[oneshot]\n", "[permissions.read]\n", "[permissions.edit]\n", "[permissions.full]\n", "[env]\n", "[limits]\n",
-    "fence = \":fence {a} {b}\"\n", "marker = \"{a}{b}\"\n", "marker = \"{status}\"\n", "reset = \":reset\"\n",
-    "reset_ack = \"(\"\n", "A = \"1\"\n", "[[errors]]\n", "pattern = '('\n", "pattern = 'a'\n", "kind = \"auth\"\n",
-    "output_bytes = 0\n", "ready_seconds = -1\n", "prevents = [\"shell\"]\n", "= \"\u{e9}\"\n",
+    "id = \"x\"\n",
+    "driver = \"repl\"\n",
+    "driver = \"acp\"\n",
+    "driver = \"oneshot\"\n",
+    "argv = [\"./x\", \"a\"]\n",
+    "[repl]\n",
+    "[oneshot]\n",
+    "[permissions.read]\n",
+    "[permissions.edit]\n",
+    "[permissions.full]\n",
+    "[env]\n",
+    "[limits]\n",
+    "fence = \":fence {a} {b}\"\n",
+    "marker = \"{a}{b}\"\n",
+    "marker = \"{status}\"\n",
+    "reset = \":reset\"\n",
+    "reset_ack = \"(\"\n",
+    "A = \"1\"\n",
+    "[[errors]]\n",
+    "pattern = '('\n",
+    "pattern = 'a'\n",
+    "kind = \"auth\"\n",
+    "output_bytes = 0\n",
+    "ready_seconds = -1\n",
+    "prevents = [\"shell\"]\n",
+    "= \"\u{e9}\"\n",
 ];
 
 const REGISTRY: [&str; 14] = [
-    "{\"tools\":{", "}}", "\"aider\":", "\"a\":", "{\"detectCommands\":[", "]}", "[\"aider\",\"--version\"]", "\"claude --version\"",
-    "\"which x\"", "\"'a\"", "[]", ",", "\"./bin/a\"", "\"capabilities\":[\"edit\"]",
+    "{\"tools\":{",
+    "}}",
+    "\"aider\":",
+    "\"a\":",
+    "{\"detectCommands\":[",
+    "]}",
+    "[\"aider\",\"--version\"]",
+    "\"claude --version\"",
+    "\"which x\"",
+    "\"'a\"",
+    "[]",
+    ",",
+    "\"./bin/a\"",
+    "\"capabilities\":[\"edit\"]",
 ];
 
 const DIFF: [&str; 16] = [
-    "diff --git a/a.txt b/a.txt\n", "--- a/a.txt\n", "+++ b/a.txt\n", "@@ -1,3 +1,3 @@\n", " 1\n", "-2\n", "+two\n", " 3\n",
-    "diff --git a/../outside b/../outside\n", "--- /dev/null\n", "+++ b/../outside\n", "@@ -0,0 +1 @@\n", "new file mode 100644\n",
-    "new file mode 120000\n", "diff --git a/.git/hooks/x b/.git/hooks/x\n", "+++ b/.git/hooks/x\n",
+    "diff --git a/a.txt b/a.txt\n",
+    "--- a/a.txt\n",
+    "+++ b/a.txt\n",
+    "@@ -1,3 +1,3 @@\n",
+    " 1\n",
+    "-2\n",
+    "+two\n",
+    " 3\n",
+    "diff --git a/../outside b/../outside\n",
+    "--- /dev/null\n",
+    "+++ b/../outside\n",
+    "@@ -0,0 +1 @@\n",
+    "new file mode 100644\n",
+    "new file mode 120000\n",
+    "diff --git a/.git/hooks/x b/.git/hooks/x\n",
+    "+++ b/.git/hooks/x\n",
 ];
 
 proptest! {

@@ -211,9 +211,13 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of `kind`; `message` is one sentence for a person.
+    /// A failure of `kind`; `message` is one sentence for a person. A tool may have said nothing: then that is said.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), evidence: String::new() }
+        let mut message = message.into();
+        if message.trim().is_empty() {
+            message = "the tool gave no reason".to_owned();
+        }
+        Self { kind, message, evidence: String::new() }
     }
 
     /// The same failure with `evidence`: stderr's last lines, or the tool's own words.

@@ -77,7 +77,11 @@ impl Round {
                 (Some(file), Tool::Zoo(..)) => format!("{} {file} {}", zoo::APPEND, line_of(file)),
                 (Some(file), Tool::Real(_)) => format!("Work on {}", word(file)),
             };
-            writeln!(jobs, "{}", json!({ "id": job.id, "prompt": prompt, "files": real_files(plan, job.file.as_ref()) }))?;
+            writeln!(
+                jobs,
+                "{}",
+                json!({ "id": job.id, "prompt": prompt, "files": real_files(plan, job.file.as_ref()) })
+            )?;
         }
         fs::write(sandbox.home().join("jobs.jsonl"), jobs)?;
         fs::create_dir_all(sandbox.home().join("tmp"))?;
@@ -281,7 +285,8 @@ impl Round {
     /// The processes of the tool: all that descend from the guardian.
     fn tools(&self, owner: u32) -> Vec<Process> {
         let Some(guardian) = self.guardian(owner) else { return Vec::new() };
-        let below = |pid: u32| std::iter::successors(Some(pid), |pid| parent(*pid)).skip(1).any(|up| up == guardian.pid);
+        let below =
+            |pid: u32| std::iter::successors(Some(pid), |pid| parent(*pid)).skip(1).any(|up| up == guardian.pid);
         processes_of(&self.sandbox).into_iter().filter(|found| below(found.pid)).collect()
     }
 }
@@ -341,7 +346,8 @@ struct Owner {
 
 impl Owner {
     fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("readyroom can't be run")?;
+        let mut child =
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("readyroom can't be run")?;
         let err = child.stderr.take().context("stderr is piped")?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || BufReader::new(err).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));

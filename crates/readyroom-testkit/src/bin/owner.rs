@@ -1,4 +1,4 @@
-//! An owner that tests can kill: launches one instance of a built-in tool where it is started, runs one prompt, and
+//! An owner that tests can kill: launches one instance of a tool, as its definitions are there, where it is started, runs one prompt, and
 //! prints how that ended. The tool is started below this program's guardian, which is this program once more.
 #![expect(clippy::print_stdout, reason = "what it prints is what the tests read")]
 
@@ -11,7 +11,7 @@ fn main() -> anyhow::Result<()> {
     readyroom::init();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [tool, permissions, prompt] = args.as_slice() else { bail!("expected TOOL PERMISSIONS PROMPT, got {args:?}") };
-    let registry = Registry::builtin()?;
+    let registry = Registry::around(&std::env::current_dir()?)?;
     let definition = &registry.get(tool).context("no such tool")?.definition;
     let contract = ContractOptions { permissions: permissions.parse()?, ..ContractOptions::default() };
     let options = ClusterOptions { contract, ..ClusterOptions::default() }.count(1);

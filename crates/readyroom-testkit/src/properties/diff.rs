@@ -90,7 +90,9 @@ impl Place {
     fn own(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut own = contents(self.dir.path(), &["repository"]);
         let git = self.root().join(".git");
-        own.extend(contents(&git, &["objects", "readyroom.lock"]).into_iter().map(|(path, text)| (git.join(path), text)));
+        own.extend(
+            contents(&git, &["objects", "readyroom.lock"]).into_iter().map(|(path, text)| (git.join(path), text)),
+        );
         own
     }
 

@@ -80,6 +80,10 @@ fn plainly(marker: &str, stream: &[u8]) -> Option<(usize, usize, Option<i32>)> {
         let Some(after) = after else { return Some((start, start + before.len(), None)) };
         let digits = behind.iter().take(9).take_while(|byte| byte.is_ascii_digit()).count();
         let status = std::str::from_utf8(&behind[..digits]).ok()?.parse().ok()?;
-        behind[digits..].starts_with(after).then_some((start, start + before.len() + digits + after.len(), Some(status)))
+        behind[digits..].starts_with(after).then_some((
+            start,
+            start + before.len() + digits + after.len(),
+            Some(status),
+        ))
     })
 }

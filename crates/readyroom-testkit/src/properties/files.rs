@@ -67,14 +67,17 @@ pub fn registry(data: &[u8]) {
     let again = aim::parse(path, Path::new("/p"), written.clone().into_bytes());
     let again = again.unwrap_or_else(|error| panic!("{error} in what was written: {written}"));
     for entry in registry.entries() {
-        assert!(again.iter().any(|tool| tool.id == entry.definition.id), "{} is lost in {written}", entry.definition.id);
+        assert!(
+            again.iter().any(|tool| tool.id == entry.definition.id),
+            "{} is lost in {written}",
+            entry.definition.id
+        );
     }
     // The same file from a project counts for nothing until it is trusted.
     let untrusted = load(true).expect("what is ignored can't be wrong");
     let builtin = Registry::builtin().expect("the built-in definitions load");
-    let ids = |registry: &Registry| -> Vec<String> {
-        registry.entries().map(|entry| entry.definition.id.clone()).collect()
-    };
+    let ids =
+        |registry: &Registry| -> Vec<String> { registry.entries().map(|entry| entry.definition.id.clone()).collect() };
     assert_eq!(ids(&untrusted), ids(&builtin));
     assert_eq!((untrusted.undriven().count(), untrusted.ignored().len()), (0, 1));
 }

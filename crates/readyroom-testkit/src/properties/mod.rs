@@ -5,8 +5,8 @@
 
 mod diff;
 mod driver;
-mod files;
 mod fence;
+mod files;
 
 pub use diff::diff;
 pub use driver::{Talker, conversation};
@@ -14,16 +14,5 @@ pub use fence::{fence, lines};
 pub use files::{definition, registry};
 
 /// The names of the fuzz targets, which are the names of their corpora too; `jobs` is the command's own.
-pub const TARGETS: [&str; 11] = [
-    "lines",
-    "fence",
-    "repl",
-    "claude",
-    "codex",
-    "acp",
-    "oneshot",
-    "definition",
-    "registry",
-    "diff",
-    "jobs",
-];
+pub const TARGETS: [&str; 11] =
+    ["lines", "fence", "repl", "claude", "codex", "acp", "oneshot", "definition", "registry", "diff", "jobs"];

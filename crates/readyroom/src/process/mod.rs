@@ -83,6 +83,19 @@ pub struct Command {
     /// Where it and everything below it may write; a place that does not exist is made as a directory where that can be
     /// done. `None`: wherever the user may. Devices such as `/dev/null` can always be written to.
     pub writable: Option<Vec<PathBuf>>,
+    /// A warmed interpreter of which it is to be a fork, where the platform has such and it is not confined; else, and
+    /// where that one is of no use, it is started by itself.
+    pub zygote: Option<Zygote>,
+}
+
+/// A Python interpreter that has imported what a program needs, and of which each start of that program is a fork. One is
+/// kept for each interpreter, program, list of imports and environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zygote {
+    /// The interpreter that runs the program.
+    pub interpreter: PathBuf,
+    /// The modules that it imports first.
+    pub imports: Vec<String>,
 }
 
 impl Command {
@@ -95,6 +108,7 @@ impl Command {
             cwd: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             io: Io::Pipe,
             writable: None,
+            zygote: None,
         }
     }
 

@@ -9,6 +9,7 @@ use super::{Definition, DriverKind, EnvPolicy, Secrets};
 use crate::check::Schema;
 use crate::error::{Failure, FailureKind};
 use crate::job::Permissions;
+use crate::process;
 
 /// What a caller chooses about the instances of a pool.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -160,6 +161,14 @@ impl Contract {
             model: options.model.clone(),
             schema: options.schema.clone(),
         })
+    }
+
+    /// The warmed interpreter of which its processes are forks, where its definition has one in use and the program names
+    /// its interpreter.
+    pub fn zygote(&self) -> Option<process::Zygote> {
+        let zygote = self.definition.zygote.as_ref().filter(|zygote| zygote.enabled)?;
+        let interpreter = super::script::interpreter(&self.program)?;
+        Some(process::Zygote { interpreter, imports: zygote.imports.clone() })
     }
 
     /// The value for the driver under `name`: the level's own, else the definition's.

@@ -90,6 +90,9 @@ pub struct Definition {
     /// Whether instances may share a process.
     #[serde(default)]
     pub sharing: Sharing,
+    /// How the tool's starts are made faster by forks of one warmed interpreter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zygote: Option<Zygote>,
     /// Words that `send` takes as commands of the tool itself.
     #[serde(default)]
     pub commands: Commands,
@@ -115,6 +118,16 @@ pub struct Definition {
     /// Files below the instance's state directory or HOME that must exist before launch (`{home}/...`): path to text.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+}
+
+/// One warmed interpreter of which all of the tool's processes are forks. For tools that are Python scripts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Zygote {
+    /// Whether it is used.
+    pub enabled: bool,
+    /// The modules that it imports before it forks.
+    pub imports: Vec<String>,
 }
 
 /// What is put in front of an environment variable's value.

@@ -10,6 +10,7 @@ pub mod document;
 mod layers;
 mod probe;
 mod registry;
+mod script;
 mod secrets;
 pub mod trust;
 mod validate;

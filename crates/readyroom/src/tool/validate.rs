@@ -80,6 +80,16 @@ fn name_and_program(definition: &Definition, found: &mut Problems) {
     if let Some(at) = definition.argv.iter().position(|word| word.contains('\0')) {
         found.add(&["argv".into(), at.into()], "a word holds a NUL", "take it out: no program can be given one");
     }
+    for (at, module) in definition.zygote.iter().flat_map(|zygote| &zygote.imports).enumerate() {
+        let named = |part: &str| {
+            part.chars().all(|sign| sign.is_alphanumeric() || sign == '_')
+                && !part.starts_with(|sign: char| sign.is_numeric())
+        };
+        if module.split('.').any(|part| part.is_empty() || !named(part)) {
+            let path = ["zygote".into(), "imports".into(), at.into()];
+            found.add(&path, format!("{module:?} can't be a module's name"), "name a module as `import` would");
+        }
+    }
     for (at, command) in definition.find.commands.iter().enumerate() {
         if command.first().is_none_or(String::is_empty) {
             found.add(&["find".into(), "commands".into(), at.into()], "the command has no program", "give one");

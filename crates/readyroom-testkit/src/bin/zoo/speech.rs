@@ -42,7 +42,16 @@ pub struct Speech {
 impl Speech {
     pub fn new(protocol: Protocol) -> Self {
         let directory = std::env::current_dir().unwrap_or_default();
-        Self { protocol, sessions: 0, prompts: 0, name: Value::Null, turns: 0, stuck: false, directory, sandbox: "readOnly" }
+        Self {
+            protocol,
+            sessions: 0,
+            prompts: 0,
+            name: Value::Null,
+            turns: 0,
+            stuck: false,
+            directory,
+            sandbox: "readOnly",
+        }
     }
 
     pub fn protocol(&self) -> Protocol {

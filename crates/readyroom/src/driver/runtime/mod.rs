@@ -187,6 +187,7 @@ impl Link {
                 Transport::Pty => process::Io::Pty,
             },
             writable: contract.writable.clone(),
+            zygote: contract.zygote(),
         };
         let process = process::spawn(&command).await.map_err(|error| spawn_failure(&contract, &error))?;
         let (requests, inbox) = mpsc::unbounded_channel();

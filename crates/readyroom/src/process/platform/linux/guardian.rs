@@ -22,7 +22,8 @@ use super::confine;
 use super::mark::{LimitMark, OwnerId, TreeId};
 use super::procfs::{self, Stat, Table};
 use super::view::Viewer;
-use super::wire::{self, Bytes, Filled, Inbox, Order, Outbox, Report};
+use super::wire::{self, Filled, Inbox, Order, Outbox, Report, Spawn};
+use super::zygote::{Forked, Waiting, Zygotes};
 use crate::error::Exit;
 
 /// How often doomed trees are looked at until nothing of them is left.
@@ -54,6 +55,9 @@ struct Guardian {
     owner_pidfd: Option<OwnedFd>,
     open_files: Option<u64>,
     trees: HashMap<TreeId, GuardedTree>,
+    zygotes: Zygotes,
+    /// Children that were reaped before a zygote named them.
+    early: HashMap<u32, Exit>,
     viewer: Viewer,
 }
 
@@ -64,6 +68,8 @@ struct GuardedTree {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Leader {
+    /// A zygote was asked for it.
+    Coming,
     Runs(u32),
     /// It was reaped; its pid still names the session that it opened.
     Ended(u32),
@@ -139,6 +145,8 @@ impl Guardian {
             owner_pidfd,
             open_files,
             trees: HashMap::new(),
+            zygotes: Zygotes::default(),
+            early: HashMap::new(),
             viewer: Viewer::default(),
         })
     }
@@ -153,6 +161,7 @@ impl Guardian {
                     Err(_) => return Over::OwnerGone,
                 }
             }
+            self.hear_zygotes();
             self.reap();
             self.end_doomed();
             if self.outbox.flush(&self.socket).is_err() {
@@ -170,7 +179,7 @@ impl Guardian {
         let timeout = match (doomed, &self.owner_pidfd) {
             (true, _) => Some(DOOMED_ROUND),
             (false, None) => Some(OWNER_ROUND),
-            (false, Some(_)) => None,
+            (false, Some(_)) => self.zygotes.patience(),
         };
         let mut interest = PollFlags::IN;
         if !self.outbox.is_empty() {
@@ -178,10 +187,13 @@ impl Guardian {
         }
         let mut polled = vec![PollFd::new(&self.socket, interest), PollFd::new(&self.child_signals, PollFlags::IN)];
         polled.extend(self.owner_pidfd.as_ref().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+        // Behind the others: that one is ready is seen when all are asked for what they say.
+        polled.extend(self.zygotes.sockets().map(|(socket, interest)| PollFd::from_borrowed_fd(socket, interest)));
         // An interrupted wait is a wait that ended early.
         let _ = rustix::event::poll(&mut polled, timeout.and_then(|timeout| Timespec::try_from(timeout).ok()).as_ref());
         let readable = |index: usize| polled.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        let (socket, signals, owner) = (readable(0), readable(1), readable(2));
+        let (socket, signals) = (readable(0), readable(1));
+        let owner = self.owner_pidfd.is_some() && readable(2);
         if signals {
             // The count of signals says nothing; `reap` takes all that there are.
             let _ = rustix::io::read(&self.child_signals, &mut [0; 1024]);
@@ -201,15 +213,11 @@ impl Guardian {
     fn obey(&mut self, order: Order, descriptors: Vec<OwnedFd>) {
         match order {
             Order::Hello { .. } => {}
-            Order::Spawn { tree, program, args, env, cwd, terminal, confined } => {
-                let spawned = take_descriptors(descriptors, confined)
-                    .and_then(|(stdio, rules)| self.spawn(tree, program, args, env, cwd, terminal, stdio, rules));
-                let (report, descriptor) = match spawned {
-                    Ok((pid, started, pidfd)) => (Report::Spawned { tree, pid, started }, pidfd),
-                    Err(error) => (Report::Refused { tree, errno: error.raw_os_error().unwrap_or(0) }, None),
-                };
-                self.report(&report, descriptor);
-            }
+            Order::Spawn(spawn) => match take_descriptors(descriptors, spawn.confined) {
+                Ok((stdio, rules)) if spawn.zygote.is_some() => self.fork(Waiting::new(spawn, stdio, rules)),
+                Ok((stdio, rules)) => self.start(&spawn, stdio, rules),
+                Err(error) => self.refuse(spawn.tree, &error),
+            },
             Order::Kill { tree } => {
                 if let Some(tree) = self.trees.get_mut(&tree) {
                     tree.state = TreeState::Doomed;
@@ -223,51 +231,109 @@ impl Guardian {
         let _ = self.outbox.push(report, descriptor.into_iter().collect());
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one order")]
-    fn spawn(
-        &mut self,
-        tree: TreeId,
-        program: Bytes,
-        args: Vec<Bytes>,
-        env: Vec<(Bytes, Bytes)>,
-        cwd: Bytes,
-        terminal: bool,
-        [stdin, stdout, stderr]: [OwnedFd; 3],
-        rules: Option<OwnedFd>,
-    ) -> io::Result<(u32, u64, Option<OwnedFd>)> {
-        let mark = LimitMark::new(&self.owner, tree);
-        let open_files = self.open_files;
+    fn refuse(&mut self, tree: TreeId, error: &io::Error) {
+        self.trees.remove(&tree);
+        self.report(&Report::Refused { tree, errno: error.raw_os_error().unwrap_or(0) }, None);
+    }
+
+    /// Starts a process by itself, and reports.
+    fn start(&mut self, spawn: &Spawn, stdio: [OwnedFd; 3], rules: Option<OwnedFd>) {
+        match self.spawn(spawn, stdio, rules) {
+            Ok(pid) => self.started(spawn.tree, pid),
+            Err(error) => self.refuse(spawn.tree, &error),
+        }
+    }
+
+    /// Takes a new child for a tree's leader.
+    fn started(&mut self, tree: TreeId, pid: u32) {
+        // It is our child and not reaped, so both speak of it and of no other.
+        let started = Stat::read(pid).map_or(0, |stat| stat.started);
+        let pidfd = procfs::pidfd(pid, started).ok().flatten();
+        let state = self.trees.remove(&tree).map_or(TreeState::Held, |tree| tree.state);
+        self.trees.insert(tree, GuardedTree { leader: Leader::Runs(pid), state });
+        self.report(&Report::Spawned { tree, pid, started }, pidfd);
+    }
+
+    fn spawn(&self, spawn: &Spawn, [stdin, stdout, stderr]: [OwnedFd; 3], rules: Option<OwnedFd>) -> io::Result<u32> {
+        let mark = LimitMark::new(&self.owner, spawn.tree);
+        let (open_files, terminal) = (self.open_files, spawn.terminal);
         let guardian = rustix::process::getpid();
-        let mut command = std::process::Command::new(OsString::from(program));
+        let pair =
+            |(name, value): &(wire::Bytes, wire::Bytes)| (OsString::from(name.clone()), OsString::from(value.clone()));
+        let mut command = std::process::Command::new(OsString::from(spawn.program.clone()));
         command
-            .args(args.into_iter().map(OsString::from))
+            .args(spawn.args.iter().cloned().map(OsString::from))
             .env_clear()
-            .envs(env.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value))))
-            .envs(self.owner.environment(tree))
-            .current_dir(OsString::from(cwd))
+            .envs(spawn.env.iter().map(pair))
+            .envs(self.owner.environment(spawn.tree))
+            .current_dir(OsString::from(spawn.cwd.clone()))
             .stdin(Stdio::from(stdin))
             .stdout(Stdio::from(stdout))
             .stderr(Stdio::from(stderr));
         // SAFETY: the hook makes system calls only, on values that it owns; this process has one thread anyway, so
         // nothing can be locked in the child.
-        unsafe { command.pre_exec(move || in_child(guardian, mark, open_files, terminal, rules.as_ref())) };
-        let pid = command.spawn()?.id();
-        // It is our child and not reaped, so both speak of it and of no other.
-        let started = Stat::read(pid).map_or(0, |stat| stat.started);
-        let pidfd = procfs::pidfd(pid, started).ok().flatten();
-        self.trees.insert(tree, GuardedTree { leader: Leader::Runs(pid), state: TreeState::Held });
-        Ok((pid, started, pidfd))
+        unsafe { command.pre_exec(move || in_child(guardian, Some(mark), open_files, terminal, rules.as_ref())) };
+        Ok(command.spawn()?.id())
+    }
+
+    /// Asks the zygote of its kind for a process; the answer comes later. Without a zygote that is of use it is started
+    /// by itself.
+    fn fork(&mut self, waiting: Waiting) {
+        self.trees.insert(waiting.spawn.tree, GuardedTree { leader: Leader::Coming, state: TreeState::Held });
+        let mark = LimitMark::new(&self.owner, waiting.spawn.tree);
+        let limits = std::iter::once(mark.limit()).chain(self.open_files.map(|limit| (libc::RLIMIT_NOFILE, limit)));
+        let owner = self.owner;
+        let asked = self.zygotes.ask(waiting, &owner, limits.collect(), |command| {
+            let guardian = rustix::process::getpid();
+            // SAFETY: as in `spawn`.
+            unsafe { command.pre_exec(move || in_child(guardian, None, None, false, None)) };
+        });
+        if let Err((waiting, why)) = asked {
+            self.unforked(vec![waiting], why);
+        }
+    }
+
+    /// Takes what zygotes say.
+    fn hear_zygotes(&mut self) {
+        for forked in self.zygotes.hear() {
+            match forked {
+                Forked::Process(tree, pid) => {
+                    self.started(tree, pid);
+                    if let Some(exit) = self.early.remove(&pid) {
+                        self.ended(pid, exit);
+                    }
+                }
+                Forked::Nothing(waiting, why) => self.unforked(waiting, Some(why)),
+            }
+        }
+        if !self.zygotes.are_asked() {
+            self.early.clear();
+        }
+    }
+
+    fn unforked(&mut self, waiting: Vec<Waiting>, why: Option<String>) {
+        if let Some(why) = why {
+            self.report(&Report::Unforked { why }, None);
+        }
+        for Waiting { spawn, stdio, rules, .. } in waiting {
+            self.start(&spawn, stdio, rules);
+        }
     }
 
     /// Reaps every child that has ended: leaders, and orphans that came to us.
     fn reap(&mut self) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            let pid = pid.as_raw_nonzero().get() as u32;
-            let found = self.trees.iter_mut().find(|(_, tree)| tree.leader == Leader::Runs(pid));
-            if let Some((&id, tree)) = found {
-                tree.leader = Leader::Ended(pid);
-                self.report(&Report::Exited { tree: id, exit: exit_of(status) }, None);
-            }
+            self.ended(pid.as_raw_nonzero().get() as u32, exit_of(status));
+        }
+    }
+
+    fn ended(&mut self, pid: u32, exit: Exit) {
+        let found = self.trees.iter_mut().find(|(_, tree)| tree.leader == Leader::Runs(pid));
+        if let Some((&id, tree)) = found {
+            tree.leader = Leader::Ended(pid);
+            self.report(&Report::Exited { tree: id, exit }, None);
+        } else if self.zygotes.are_asked() {
+            self.early.insert(pid, exit);
         }
     }
 
@@ -278,6 +344,7 @@ impl Guardian {
         let mut leaders = HashMap::new();
         for (id, tree) in &self.trees {
             match tree.leader {
+                Leader::Coming => {}
                 Leader::Runs(pid) => _ = leaders.insert(pid, *id),
                 // The pid may be another leader's by now.
                 Leader::Ended(pid) => _ = leaders.entry(pid).or_insert(*id),
@@ -290,7 +357,7 @@ impl Guardian {
             }
             let members = view.members(*id);
             kill(members);
-            !members.is_empty() || matches!(tree.leader, Leader::Runs(_))
+            !members.is_empty() || matches!(tree.leader, Leader::Runs(_) | Leader::Coming)
         });
     }
 
@@ -348,7 +415,7 @@ fn exit_of(status: WaitStatus) -> Exit {
 /// Runs in a new child, between fork and exec.
 fn in_child(
     guardian: Pid,
-    mark: LimitMark,
+    mark: Option<LimitMark>,
     open_files: Option<u64>,
     terminal: bool,
     rules: Option<&OwnedFd>,
@@ -362,7 +429,9 @@ fn in_child(
     if terminal {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
     }
-    mark.set();
+    if let Some(mark) = mark {
+        mark.set();
+    }
     if let Some(open_files) = open_files {
         let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
         let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(open_files), maximum });

@@ -128,6 +128,11 @@ impl LimitMark {
         })
     }
 
+    /// The limit that it is, and its value, for a process that puts it on itself.
+    pub(super) fn limit(self) -> (u32, u64) {
+        (libc::RLIMIT_RTTIME, self.encode())
+    }
+
     /// Puts the mark on the calling process. Makes system calls only, so it may run between fork and exec. Where an own
     /// hard limit forbids the value, the mark in the environment has to do.
     pub(super) fn set(self) {

@@ -22,6 +22,7 @@ mod procfs;
 mod program;
 mod view;
 mod wire;
+mod zygote;
 
 pub(in crate::process) use owner::leave_to_parent;
 pub(in crate::process) use owner::sweep_orphans;
@@ -62,7 +63,12 @@ impl Tree for LinuxTree {
         let (guardian, registered) = register().await?;
         let Registered { tree, exit, started } = registered;
         let claim = Claim { guardian, tree };
-        let order = wire::Order::Spawn {
+        let zygote = command.zygote.as_ref().map(|zygote| {
+            let words =
+                [zygote.interpreter.as_os_str(), "-c".as_ref(), zygote::TEXT.as_ref(), command.program.as_os_str()];
+            words.into_iter().map(Into::into).chain(zygote.imports.iter().map(Into::into)).collect()
+        });
+        let order = wire::Order::Spawn(wire::Spawn {
             tree,
             program: (&command.program).into(),
             args: command.args.iter().map(Into::into).collect(),
@@ -70,7 +76,8 @@ impl Tree for LinuxTree {
             cwd: (&command.cwd).into(),
             terminal: ends.terminal,
             confined: rules.is_some(),
-        };
+            zygote,
+        });
         let descriptors = [ends.stdin, ends.stdout, ends.stderr].into_iter().chain(rules).collect();
         claim.guardian.order(order, descriptors);
         match started.await {

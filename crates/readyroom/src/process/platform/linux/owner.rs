@@ -362,6 +362,10 @@ impl Shared {
                 }
                 return;
             }
+            Report::Unforked { why } => {
+                tracing::warn!(why, "a zygote is of no use; what it was to be forked from is started by itself");
+                return;
+            }
             Report::Spawned { tree, pid, started } => (tree, Ok(Spawned { pid, started, pidfd: descriptor })),
             Report::Refused { tree, errno } => {
                 (tree, Err(SpawnError::Io { what: "starting the process", error: io::Error::from_raw_os_error(errno) }))

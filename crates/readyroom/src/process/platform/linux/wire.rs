@@ -21,7 +21,7 @@ use super::mark::{OwnerId, TreeId};
 use crate::error::Exit;
 
 /// Counts changes of this protocol: owner and guardian may be two programs.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// More than any real message: arguments and environment together are at most a few MB.
 const LONGEST: usize = 256 << 20;
@@ -40,17 +40,23 @@ pub(super) enum Order {
         open_files: Option<u64>,
     },
     /// Start a process, with the three descriptors, and a fourth where it is confined.
-    Spawn {
-        tree: TreeId,
-        program: Bytes,
-        args: Vec<Bytes>,
-        env: Vec<(Bytes, Bytes)>,
-        cwd: Bytes,
-        terminal: bool,
-        confined: bool,
-    },
+    Spawn(Spawn),
     /// End a tree, and forget it once nothing of it is left.
     Kill { tree: TreeId },
+}
+
+/// A process that is to be started.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Spawn {
+    pub tree: TreeId,
+    pub program: Bytes,
+    pub args: Vec<Bytes>,
+    pub env: Vec<(Bytes, Bytes)>,
+    pub cwd: Bytes,
+    pub terminal: bool,
+    pub confined: bool,
+    /// The command line of the zygote of which it is to be a fork, if that can be.
+    pub zygote: Option<Vec<Bytes>>,
 }
 
 /// From the guardian.
@@ -64,6 +70,8 @@ pub(super) enum Report {
     Refused { tree: TreeId, errno: i32 },
     /// A tree's leader has ended and was reaped.
     Exited { tree: TreeId, exit: Exit },
+    /// A zygote is of no use: what was to be forked from it is started by itself.
+    Unforked { why: String },
 }
 
 /// A string of the operating system.
@@ -244,7 +252,7 @@ mod tests {
             let mut outbox = Outbox::default();
             for size in [0, 1, 300_000] {
                 let args = vec![Bytes::from("x".repeat(size).as_str()), Bytes::from(raw.clone())];
-                let order = Order::Spawn {
+                let order = Order::Spawn(Spawn {
                     tree: TreeId::new(size as u32),
                     program: Bytes::from("p"),
                     args,
@@ -252,7 +260,8 @@ mod tests {
                     cwd: Bytes::from("/"),
                     terminal: false,
                     confined: false,
-                };
+                    zygote: None,
+                });
                 outbox.push(&order, vec![write.try_clone().unwrap().into()]).unwrap();
                 outbox.push(&Order::Kill { tree: TreeId::new(7) }, vec![]).unwrap();
             }
@@ -264,7 +273,7 @@ mod tests {
         loop {
             let filled = inbox.fill(&theirs).unwrap();
             while let Some((order, descriptors)) = inbox.next::<Order>().unwrap() {
-                if let Order::Spawn { args, .. } = order {
+                if let Order::Spawn(Spawn { args, .. }) = order {
                     seen.push(OsString::from(args[0].clone()).len());
                     assert_eq!(OsString::from(args[1].clone()).as_bytes(), b"a\xff");
                     let mut file = std::fs::File::from(descriptors.into_iter().next().unwrap());

@@ -1,4 +1,4 @@
-//! A plot of a few curves as SVG, drawn by hand: what it takes is a line, a scale and names.
+//! Plots as SVG, drawn by hand: what they take is a line or a bar, a scale and names.
 
 use std::fmt::Write as _;
 
@@ -41,6 +41,50 @@ pub fn curves(title: &str, unit: &str, curves: &[(String, Vec<(f64, f64)>)]) -> 
             MARGIN + 90.0 * at as f64,
             HEIGHT - 14.0,
             escaped(name)
+        );
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+/// A bar for each value with its name before it and its label behind it. Where the largest is more than fifty times the
+/// smallest, the scale is logarithmic, which the title says then.
+pub fn bars(title: &str, bars: &[(String, f64, String)]) -> String {
+    const ROW: f64 = 22.0;
+    const NAMES: f64 = 250.0;
+    const LABELS: f64 = 150.0;
+    let values = || bars.iter().map(|bar| bar.1).filter(|value| *value > 0.0);
+    let (least, most) = (values().fold(f64::MAX, f64::min), values().fold(f64::MIN_POSITIVE, f64::max));
+    let logarithmic = most > 50.0 * least;
+    let room = WIDTH + 120.0 - NAMES - LABELS;
+    let length = |value: f64| match logarithmic {
+        _ if value <= 0.0 => 0.0,
+        true => room * (0.08 + 0.92 * (value / least).ln() / (most / least).ln()),
+        false => room * value / most,
+    };
+    let (width, height) = (WIDTH + 120.0, 36.0 + ROW * bars.len() as f64);
+    let scale = if logarithmic { " (logarithmic)" } else { "" };
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
+         font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"8\" y=\"18\" \
+         font-size=\"13\">{}{scale}</text>\n",
+        escaped(title)
+    );
+    for (at, (name, value, label)) in bars.iter().enumerate() {
+        let (top, long) = (30.0 + ROW * at as f64, length(*value));
+        // What readyroom does is told apart by its colour.
+        let colour = if name.contains("readyroom") { COLOURS[0] } else { "#b8b8b8" };
+        let _ = write!(
+            svg,
+            "<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n<rect x=\"{NAMES}\" y=\"{:.1}\" \
+             width=\"{long:.1}\" height=\"14\" fill=\"{colour}\"/>\n<text x=\"{:.1}\" y=\"{:.1}\">{}</text>\n",
+            NAMES - 6.0,
+            top + 11.0,
+            escaped(name),
+            top,
+            NAMES + long + 6.0,
+            top + 11.0,
+            escaped(label)
         );
     }
     svg.push_str("</svg>\n");
