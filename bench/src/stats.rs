@@ -1,4 +1,4 @@
-//! Medians, spreads, and a line for each comparison.
+//! Medians, ratios, and times for a person.
 
 use std::time::Duration;
 
@@ -11,13 +11,6 @@ pub fn median(times: &[Duration]) -> Duration {
         odd if odd % 2 == 1 => sorted[odd / 2],
         even => (sorted[even / 2 - 1] + sorted[even / 2]) / 2,
     }
-}
-
-/// The median and the range, for a person.
-pub fn summary(times: &[Duration]) -> String {
-    let least = times.iter().min().copied().unwrap_or_default();
-    let most = times.iter().max().copied().unwrap_or_default();
-    format!("{} ({} to {})", short(median(times)), short(least), short(most))
 }
 
 /// A time with three digits or so.

@@ -201,22 +201,22 @@ fn real(runtime: &tokio::runtime::Runtime, tool: &str, turns: usize) -> anyhow::
         for first in (0..turns).step_by(STEP) {
             let turns: Vec<usize> = (first..turns.min(first + STEP)).collect();
             model.forget();
-            turns.iter().for_each(|turn| model.on(&word(*turn), Step::say(format!("answer {turn}"))));
+            turns.iter().for_each(|turn| model.on(&word(*turn), Step::say(format!("soakreply {turn}"))));
             let tickets = turns.iter().map(|turn| cluster.submit(format!("Say {}.", word(*turn))));
             let tickets: Vec<_> = tickets.collect::<Result<_, _>>()?;
             for (turn, ticket) in turns.iter().zip(tickets) {
                 let response = ticket.await;
                 let text = response.text().with_context(|| format!("{tool}, turn {turn}: {}", response.outcome))?;
                 let text = text.to_string();
-                ensure!(text.trim() == format!("answer {turn}"), "{tool}, turn {turn}: {text:?}");
+                ensure!(text.trim() == format!("soakreply {turn}"), "{tool}, turn {turn}: {text:?}");
             }
             for request in tokio::task::block_in_place(|| model.take_requests()) {
                 let body = request.body.to_string();
                 let words: std::collections::BTreeSet<&str> =
                     body.match_indices("soakword").filter_map(|(at, _)| body[at..].split('x').next()).collect();
                 ensure!(words.len() <= 1, "{tool}: a context leaked: {words:?} in one request");
-                let answers = body.matches("answer ").count();
-                ensure!(request.side || answers == 0, "{tool}: a request holds an answer: {body}");
+                let answers = body.matches("soakreply ").count();
+                ensure!(request.side || answers == 0, "{tool}: a request holds an answer");
             }
             looks.push((first + turns.len(), held()?));
         }

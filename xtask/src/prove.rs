@@ -130,7 +130,11 @@ pub fn repeat(suite: Suite, times: u32, load: bool) -> anyhow::Result<bool> {
     std::thread::scope(|scope| {
         if load {
             for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-                scope.spawn(|| while !stop.load(Ordering::Relaxed) {});
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
             }
         }
         let result = (1..=times).try_for_each(|time| {

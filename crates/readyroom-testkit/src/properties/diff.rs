@@ -138,8 +138,10 @@ fn git_with(root: &Path, args: &[&str], input: &[u8], index: Option<&Path>) -> O
     command.envs(index.map(|index| ("GIT_INDEX_FILE", index)));
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("git can be run");
-    // git may be done before it has read all.
-    let _ = child.stdin.take()?.write_all(input);
+    if let Some(mut stdin) = child.stdin.take() {
+        // git may be done before it has read all.
+        let _ = stdin.write_all(input);
+    }
     let output = child.wait_with_output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
