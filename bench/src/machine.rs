@@ -25,23 +25,18 @@ pub fn about() -> anyhow::Result<String> {
         memory as f64 / 1024.0 / 1024.0,
         fs::read_to_string("/proc/sys/kernel/osrelease")?.trim()
     ));
-    let mut versions = vec![
-        said("rustc", &["--version"]),
-        said("python3", &["--version"]),
-        format!("node {}", said("node", &["--version"])),
-        said("git", &["--version"]),
-    ];
+    let mut versions = vec![said("rustc"), said("python3"), format!("node {}", said("node")), said("git")];
     for tool in ["aider", "claude", "codex", "gemini", "opencode"] {
-        let version = said(tools::program(tool), &["--version"]);
+        let version = said(tools::program(tool));
         versions.push(if version.starts_with(tool) { version } else { format!("{tool} {version}") });
     }
     text.push_str(&format!("{}. ", versions.join(", ")));
     Ok(text)
 }
 
-/// The first line of what a program says.
-fn said(program: impl AsRef<std::ffi::OsStr>, words: &[&str]) -> String {
-    let output = Command::new(program).args(words).env("HOME", "/nonexistent").output();
+/// What a program says of its version.
+fn said(program: impl AsRef<std::ffi::OsStr>) -> String {
+    let output = Command::new(program).arg("--version").output();
     let text = output.map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().next().unwrap_or("?").trim().to_owned()
 }

@@ -151,3 +151,36 @@ fn sources_below(directory: &Path, found: &mut Vec<String>) {
         }
     }
 }
+
+/// Unsafe code stands in the process floor alone, and each block says why it is sound.
+#[test]
+fn unsafe_code_stands_in_the_process_floor_and_says_why() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let (mut open, mut blocks) =
+        (vec![root.join("crates"), root.join("python/src"), root.join("bench/src"), root.join("prove/src")], 0);
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        if path.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap();
+            if !(code.contains("unsafe {") || code.contains("unsafe fn")) || path.ends_with("tests/rules.rs") {
+                continue;
+            }
+            blocks += 1;
+            assert!(path.to_string_lossy().contains("readyroom/src/process/"), "{}:{}", path.display(), at + 1);
+            // The reason stands before it, or before the statement that it is a part of.
+            let reason = lines[at.saturating_sub(6)..at]
+                .iter()
+                .any(|line| line.contains("// SAFETY:") || line.contains("/// # Safety"));
+            assert!(reason, "{}:{} has no reason", path.display(), at + 1);
+        }
+    }
+    assert!(blocks > 5, "{blocks} blocks were found");
+}
