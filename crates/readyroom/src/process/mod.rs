@@ -96,6 +96,8 @@ pub struct Zygote {
     pub interpreter: PathBuf,
     /// The modules that it imports first.
     pub imports: Vec<String>,
+    /// Python that it executes then: what else a first use of them would do.
+    pub warm: String,
 }
 
 impl Command {

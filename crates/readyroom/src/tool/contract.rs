@@ -168,7 +168,7 @@ impl Contract {
     pub fn zygote(&self) -> Option<process::Zygote> {
         let zygote = self.definition.zygote.as_ref().filter(|zygote| zygote.enabled)?;
         let interpreter = super::script::interpreter(&self.program)?;
-        Some(process::Zygote { interpreter, imports: zygote.imports.clone() })
+        Some(process::Zygote { interpreter, imports: zygote.imports.clone(), warm: zygote.warm.clone() })
     }
 
     /// The value for the driver under `name`: the level's own, else the definition's.

@@ -128,6 +128,9 @@ pub struct Zygote {
     pub enabled: bool,
     /// The modules that it imports before it forks.
     pub imports: Vec<String>,
+    /// Python that it executes then.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub warm: String,
 }
 
 /// What is put in front of an environment variable's value.

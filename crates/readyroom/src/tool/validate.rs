@@ -80,6 +80,13 @@ fn name_and_program(definition: &Definition, found: &mut Problems) {
     if let Some(at) = definition.argv.iter().position(|word| word.contains('\0')) {
         found.add(&["argv".into(), at.into()], "a word holds a NUL", "take it out: no program can be given one");
     }
+    if definition.zygote.as_ref().is_some_and(|zygote| zygote.warm.contains('\0')) {
+        found.add(
+            &["zygote".into(), "warm".into()],
+            "the text holds a NUL",
+            "take it out: no program can be given one",
+        );
+    }
     for (at, module) in definition.zygote.iter().flat_map(|zygote| &zygote.imports).enumerate() {
         let named = |part: &str| {
             part.chars().all(|sign| sign.is_alphanumeric() || sign == '_')

@@ -64,9 +64,10 @@ impl Tree for LinuxTree {
         let Registered { tree, exit, started } = registered;
         let claim = Claim { guardian, tree };
         let zygote = command.zygote.as_ref().map(|zygote| {
-            let words =
+            let program =
                 [zygote.interpreter.as_os_str(), "-c".as_ref(), zygote::TEXT.as_ref(), command.program.as_os_str()];
-            words.into_iter().map(Into::into).chain(zygote.imports.iter().map(Into::into)).collect()
+            let words = program.into_iter().map(wire::Bytes::from).chain([wire::Bytes::from(&zygote.warm)]);
+            words.chain(zygote.imports.iter().map(Into::into)).collect()
         });
         let order = wire::Order::Spawn(wire::Spawn {
             tree,

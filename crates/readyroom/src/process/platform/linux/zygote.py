@@ -1,7 +1,7 @@
 """One warmed interpreter that forks: each fork becomes a tool as if it had been started by itself.
 
-Run by a guardian, with its end of a socket as stdin: `python -c TEXT PROGRAM MODULE...`. It imports the modules, then
-takes frames (length in 4 bytes, little endian; number of descriptors in 1; JSON), each of which asks for one process,
+Run by a guardian, with its end of a socket as stdin: `python -c TEXT PROGRAM WARM MODULE...`. It imports the modules
+and executes the text WARM, then takes frames (length in 4 bytes, little endian; number of descriptors in 1; JSON), each of which asks for one process,
 and answers each with a frame: the process's id, or why there is none.
 """
 
@@ -116,19 +116,24 @@ def fork(connection, order, descriptors):
     return False
 
 
-def serve(program, modules):
+def serve(program, warm, modules):
     connection = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
-    before = started_with()
-    changes = {name: os.environ.get(name) for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
+    step = "warming up"
     try:
         for module in modules:
+            step = f"importing {module}"
             importlib.import_module(module)
+        step = "warming up"
+        exec(warm, {})
     except BaseException as error:
-        send(connection, {"error": f"importing {module}: {error!r}"})
+        send(connection, {"error": f"{step}: {error!r}"})
         raise SystemExit(1) from None
+    # What a start would have set by now, it sets here too.
+    before = started_with()
+    changes = {name: os.environ.get(name) for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
     while True:
         descriptors = []
         length, _ = struct.unpack("<IB", receive(connection, 5, descriptors))
@@ -143,10 +148,10 @@ def serve(program, modules):
 
 
 def main():
-    program, modules = sys.argv[1], sys.argv[2:]
+    program, warm, modules = sys.argv[1], sys.argv[2], sys.argv[3:]
     # As for a script that is started by its path.
     sys.path[0] = os.path.dirname(os.path.realpath(program))
-    serve(program, modules)
+    serve(program, warm, modules)
     import runpy
 
     runpy.run_path(program, run_name="__main__")

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::mark::{OWNER_VARIABLE, OwnerId, TreeId};
 use super::wire::{Bytes, Filled, Inbox, Outbox, Spawn};
 
-/// What a zygote executes; the program and the modules to import are its arguments.
+/// What a zygote executes; the program, a text to execute and the modules to import are
+/// its arguments.
 pub(super) const TEXT: &str = include_str!("zygote.py");
 
 /// How long a zygote may take to answer, its imports included, before it counts as stuck.
