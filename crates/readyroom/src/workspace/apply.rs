@@ -136,7 +136,7 @@ impl Repository {
         if self.git(["cat-file", "-e", &named]).output()?.status.success() {
             return Ok(change.commit.clone());
         }
-        let index = Scratch::beside(&self.git_path("index")?);
+        let index = Scratch::beside(&self.index());
         self.git(["read-tree", &change.base]).index(&index.0).bytes()?;
         self.git(["apply", "--cached", "--binary", "-"]).index(&index.0).input(&change.patch).bytes()?;
         let tree = self.git(["write-tree"]).index(&index.0).line()?;

@@ -35,6 +35,8 @@ pub struct Repository {
     pub(super) root: PathBuf,
     /// Where its objects and refs are, also when it is a linked worktree itself.
     pub(super) common: PathBuf,
+    /// Where its own state is: the index, and what is under way.
+    pub(super) own: PathBuf,
 }
 
 /// The caller's files at a moment, as a commit.
@@ -63,12 +65,13 @@ impl Repository {
         }
         let root = Git::new(directory, ["rev-parse", "--show-toplevel"]).path()?;
         let common = Git::new(&root, ["rev-parse", "--path-format=absolute", "--git-common-dir"]).path()?;
-        let repository = Self { root, common };
+        let own = git_dir(&root)?;
+        let repository = Self { root, common, own };
         if !repository.git(["rev-parse", "--quiet", "--verify", "HEAD^{commit}"]).output()?.status.success() {
             return Err(WorkspaceError::NoCommit { root: repository.root });
         }
         for (file, what) in UNDER_WAY {
-            if repository.git_path(file)?.exists() {
+            if repository.own.join(file).exists() {
                 return Err(WorkspaceError::InProgress { root: repository.root, what });
             }
         }
@@ -110,7 +113,7 @@ impl Repository {
 
     /// The caller's state, kept by nothing.
     pub(super) fn state(&self) -> Result<Snapshot, WorkspaceError> {
-        let tree = tree_of(&self.root, &[])?;
+        let tree = tree_of(&self.root, &self.index(), &[])?;
         let head = self.git(["rev-parse", "HEAD^{commit}", "HEAD^{tree}"]).line()?;
         let (commit, head_tree) = head.split_once('\n').unwrap_or((&head, ""));
         if tree == head_tree {
@@ -134,10 +137,8 @@ impl Repository {
     /// # Errors
     /// The git directory can't be read.
     pub fn tidy(&self) -> Result<(), WorkspaceError> {
-        let index = self.git_path("index")?;
-        let directory = index.parent().unwrap_or(&index);
         let entries =
-            fs::read_dir(directory).map_err(|source| WorkspaceError::Io { path: directory.to_owned(), source })?;
+            fs::read_dir(&self.own).map_err(|source| WorkspaceError::Io { path: self.own.clone(), source })?;
         for entry in entries.flatten() {
             let name = entry.file_name();
             let owner =
@@ -166,7 +167,7 @@ impl Repository {
     /// # Errors
     /// git failed.
     pub fn tree(&self) -> Result<String, WorkspaceError> {
-        tree_of(&self.root, &[])
+        tree_of(&self.root, &self.index(), &[])
     }
 
     /// The files that differ between two trees, from the top.
@@ -195,20 +196,25 @@ impl Repository {
         Git::new(&self.root, args)
     }
 
-    pub(super) fn git_path(&self, name: &str) -> Result<PathBuf, WorkspaceError> {
-        self.git(["rev-parse", "--path-format=absolute", "--git-path", name]).path()
+    /// Its index.
+    pub(super) fn index(&self) -> PathBuf {
+        self.own.join("index")
     }
 }
 
-/// The tree of all files in the work tree at `root` that are tracked or not ignored, and not below one of the paths `without`, by an
-/// index that is thrown away.
-pub(super) fn tree_of(root: &Path, without: &[PathBuf]) -> Result<String, WorkspaceError> {
-    let own = Git::new(root, ["rev-parse", "--path-format=absolute", "--git-path", "index"]).path()?;
-    let scratch = Scratch::beside(&own);
+/// The git directory of a work tree itself: of a linked one its own, and not that of all.
+pub(super) fn git_dir(root: &Path) -> Result<PathBuf, WorkspaceError> {
+    Git::new(root, ["rev-parse", "--absolute-git-dir"]).path()
+}
+
+/// The tree of all files in the work tree at `root`, whose index is `own`, that are tracked or not ignored, and not below one
+/// of the paths `without`, by an index that is thrown away.
+pub(super) fn tree_of(root: &Path, own: &Path, without: &[PathBuf]) -> Result<String, WorkspaceError> {
+    let scratch = Scratch::beside(own);
     // A copy, for what it knows of files that have not changed. Without one all files are read.
-    match copy_index(&own, &scratch.0) {
+    match copy_index(own, &scratch.0) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(WorkspaceError::Io { path: own, source });
+            return Err(WorkspaceError::Io { path: own.to_owned(), source });
         }
         _ => {}
     }

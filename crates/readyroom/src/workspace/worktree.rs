@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::change::Change;
 use super::foreign::left_alone;
 use super::git::{self, Git};
-use super::repository::{Repository, commit_tree, tree_of};
+use super::repository::{Repository, commit_tree, git_dir, tree_of};
 use super::{Snapshot, WorkspaceError};
 
 /// A linked worktree with a detached HEAD.
@@ -18,6 +18,7 @@ pub struct Worktree {
     /// What was brought in and git does not ignore: no part of a change.
     pub(super) brought: Vec<PathBuf>,
     root: PathBuf,
+    index: PathBuf,
     repository: Repository,
     base: Snapshot,
 }
@@ -35,7 +36,12 @@ impl Worktree {
         // By force, since one whose making was cut short may be known there and be nowhere.
         let add = ["worktree", "add", "--quiet", "--force", "--force", "--detach", "--lock", "--reason", "readyroom"];
         Git::new(&repository.root, add).args([root.as_os_str(), base.commit.as_ref()]).bytes()?;
-        Ok(Self { brought: Vec::new(), root: root.to_owned(), repository: repository.clone(), base: base.clone() })
+        let index = git_dir(root)?.join("index");
+        Ok(Self::known(repository, root.to_owned(), index, base))
+    }
+
+    fn known(repository: &Repository, root: PathBuf, index: PathBuf, base: &Snapshot) -> Self {
+        Self { brought: Vec::new(), root, index, repository: repository.clone(), base: base.clone() }
     }
 
     /// Its top directory.
@@ -80,7 +86,7 @@ impl Worktree {
     /// git failed.
     pub fn restore(&self, change: Option<&Change>) -> Result<(), WorkspaceError> {
         let tree = change.map_or(&self.base.tree, |change| &change.tree);
-        if tree_of(&self.root, &self.brought)? == *tree {
+        if tree_of(&self.root, &self.index, &self.brought)? == *tree {
             return Ok(());
         }
         Git::new(&self.root, ["read-tree", "--reset", "-u", tree]).bytes()?;
@@ -96,7 +102,7 @@ impl Worktree {
     /// # Errors
     /// git failed.
     pub fn change(&self) -> Result<Option<Change>, WorkspaceError> {
-        let tree = tree_of(&self.root, &self.brought)?;
+        let tree = tree_of(&self.root, &self.index, &self.brought)?;
         if tree == self.base.tree {
             return Ok(None);
         }
@@ -115,7 +121,7 @@ impl Worktree {
     /// # Errors
     /// git failed.
     pub fn remove(self, recorded: &[&str]) -> Result<bool, WorkspaceError> {
-        let tree = tree_of(&self.root, &self.brought)?;
+        let tree = tree_of(&self.root, &self.index, &self.brought)?;
         if tree != self.base.tree && !recorded.contains(&tree.as_str()) {
             return Ok(false);
         }
@@ -133,7 +139,11 @@ impl Worktree {
         let roots = listed.split(|byte| *byte == 0).filter_map(|line| line.strip_prefix(b"worktree ")).map(git::path);
         let left = roots.filter(|root| root.starts_with(place) && root.is_dir());
         Ok(left
-            .map(|root| Self { brought: Vec::new(), root, repository: repository.clone(), base: base.clone() })
+            .map(|root| {
+                // One that git can't read has none; whoever looks at it is told.
+                let index = git_dir(&root).unwrap_or_else(|_| root.clone()).join("index");
+                Self::known(repository, root, index, base)
+            })
             .collect())
     }
 }
