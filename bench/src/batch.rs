@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use readyroom_testkit::{Model, Sandbox, Step, fake};
 
-use crate::demo::{Demo, on_path};
+use crate::demo::{Demo, on_path, path_with};
 use crate::page::{Page, Row};
 use crate::stats::ratio;
 
@@ -81,12 +81,9 @@ fn acpx(page: &mut Page) -> anyhow::Result<()> {
     };
     let ours = || -> anyhow::Result<()> {
         let mut command = Command::new(fake::program("readyroom"));
-        let own = gemini.parent().map(std::path::Path::to_owned);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path)))?;
         command.args(["run", "--quiet", "-j", "1", "-t", "gemini", "--permissions", "read", "--no-files", "Say {}."]);
         command.args((0..FILES).map(|job| format!("word{job}")));
-        let output = sandbox.apply(&mut command).env("PATH", path).stdin(Stdio::null()).output()?;
+        let output = sandbox.apply(&mut command).env("PATH", path_with(&gemini)?).stdin(Stdio::null()).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     };

@@ -209,7 +209,7 @@ pub fn on_path(program: &str) -> bool {
 }
 
 /// PATH with the directory of `program` before all others.
-fn path_with(program: &Path) -> anyhow::Result<std::ffi::OsString> {
+pub fn path_with(program: &Path) -> anyhow::Result<std::ffi::OsString> {
     let own = program.parent().context("a program's directory")?.to_owned();
     let rest = std::env::var_os("PATH").unwrap_or_default();
     Ok(std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&rest)))?)

@@ -34,8 +34,7 @@ fn build(flags: &[&str]) -> anyhow::Result<()> {
 }
 
 fn run(profile: &str, args: &[String]) -> anyhow::Result<bool> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| host::workspace().join("target"), Into::into);
-    let mut command = Command::new(target.join(profile).join("readyroom-bench"));
+    let mut command = Command::new(host::target().join(profile).join("readyroom-bench"));
     command.args(args).env("READYROOM_TOOLS_DIR", host::tools());
     command.env("READYROOM_PYTHON", host::tools().join("python/bin/python"));
     command.env("READYROOM_BENCH_PYTHON", host::tools().join("pexpect/bin/python"));

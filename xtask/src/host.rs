@@ -15,6 +15,11 @@ pub fn tools() -> PathBuf {
     std::env::var_os("READYROOM_TOOLS_DIR").map_or_else(|| workspace().join("target/tools"), PathBuf::from)
 }
 
+/// Where cargo puts what it builds: `CARGO_TARGET_DIR`, else `target`.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
 /// A version of up to three numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32, pub u32);

@@ -21,14 +21,14 @@ pub fn fuzz(targets: &[String], seconds: u64) -> anyhow::Result<bool> {
     }
     let chosen: Vec<&String> = known.iter().filter(|name| targets.is_empty() || targets.contains(name)).collect();
     let mut build = Command::new(&program);
-    build.args(["fuzz", "build", "--target-dir"]).arg(target_directory().join("fuzz")).current_dir(host::workspace());
+    build.args(["fuzz", "build", "--target-dir"]).arg(host::target().join("fuzz")).current_dir(host::workspace());
     host::run(build.env("RUSTUP_TOOLCHAIN", "nightly"))?;
-    let programs = target_directory().join("fuzz").join(triple()?).join("release");
+    let programs = host::target().join("fuzz").join(triple()?).join("release");
     let mut well = true;
     for name in chosen {
         let (program, kept) = (programs.join(name), directory.join("corpus").join(name));
         // New inputs are gathered apart; a few of those that reach something join what is kept.
-        let (found, crashes) = (target_directory().join("fuzz-corpus").join(name), directory.join("artifacts"));
+        let (found, crashes) = (host::target().join("fuzz-corpus").join(name), directory.join("artifacts"));
         std::fs::create_dir_all(&found)?;
         std::fs::create_dir_all(&crashes)?;
         println!("fuzzing {name} for {seconds} s");
@@ -36,7 +36,7 @@ pub fn fuzz(targets: &[String], seconds: u64) -> anyhow::Result<bool> {
         fuzz.args([&found, &kept]).arg(format!("-max_total_time={seconds}"));
         fuzz.arg(format!("-artifact_prefix={}/{name}-", crashes.display()));
         well &= fuzz.args(["-timeout=25", "-max_len=4096", "-print_final_stats=1"]).args(MEMORY).status()?.success();
-        let least = target_directory().join("fuzz-corpus").join(format!("{name}-least"));
+        let least = host::target().join("fuzz-corpus").join(format!("{name}-least"));
         let _ = std::fs::remove_dir_all(&least);
         std::fs::create_dir_all(&least)?;
         let mut merge = Command::new(&program);
@@ -89,7 +89,7 @@ pub fn sanitize() -> anyhow::Result<bool> {
     let triple = triple()?;
     let cargo = |args: &[&str]| {
         let mut command = Command::new("cargo");
-        command.args(args).args(["--target", &triple, "--target-dir"]).arg(target_directory().join("asan"));
+        command.args(args).args(["--target", &triple, "--target-dir"]).arg(host::target().join("asan"));
         command.env("RUSTUP_TOOLCHAIN", "nightly").env("RUSTFLAGS", "-Zsanitizer=address");
         command.env("READYROOM_TOOLS_DIR", host::tools()).current_dir(host::workspace());
         command
@@ -109,7 +109,7 @@ pub fn sanitize() -> anyhow::Result<bool> {
 pub fn mutants(more: &[String]) -> anyhow::Result<bool> {
     let program = install::cargo("cargo-mutants")?;
     let mut command = Command::new(program);
-    command.args(["mutants", "--output"]).arg(target_directory()).args(more).current_dir(host::workspace());
+    command.args(["mutants", "--output"]).arg(host::target()).args(more).current_dir(host::workspace());
     Ok(command.status()?.success())
 }
 
@@ -191,13 +191,9 @@ pub fn prove(part: &str, more: &[String]) -> anyhow::Result<bool> {
     build.args(["build", "--package", "readyroom-cli", "--package", "readyroom-testkit", "--package"]);
     build.args(["readyroom-prove", "--bins"]).args((profile == "release").then_some("--release"));
     host::run(build.current_dir(host::workspace()))?;
-    let mut command = Command::new(target_directory().join(profile).join("readyroom-prove"));
+    let mut command = Command::new(host::target().join(profile).join("readyroom-prove"));
     command.arg(part).args(more).env("READYROOM_TOOLS_DIR", host::tools()).current_dir(host::workspace());
     Ok(command.status()?.success())
-}
-
-fn target_directory() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| host::workspace().join("target"), Into::into)
 }
 
 /// The fuzzer and the sanitizer need flags that only a nightly compiler takes.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use readyroom::Permissions;
 
 use crate::Sandbox;
-use crate::sandbox::{Process, processes_of};
+use crate::sandbox::{Process, guardian_of};
 
 /// A process that holds one instance of a sandbox's tool and runs one prompt on it. Killed when it is dropped.
 #[derive(Debug)]
@@ -37,13 +37,7 @@ impl Owner {
 
     /// Its guardian: the child that runs the same program.
     pub fn guardian(&self, sandbox: &Sandbox) -> Option<Process> {
-        let parent = |pid: u32| -> Option<u32> {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
-        };
-        let program = std::fs::read_link(format!("/proc/{}/exe", self.pid())).ok()?;
-        let same = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
-        processes_of(sandbox).into_iter().find(|found| parent(found.pid) == Some(self.pid()) && same(found.pid))
+        guardian_of(sandbox, self.pid())
     }
 
     /// Kills it with -9, and waits until it is gone. Its guardian and what is below that are not waited for.

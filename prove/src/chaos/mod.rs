@@ -71,12 +71,12 @@ pub fn run(options: &Options) -> anyhow::Result<bool> {
         sums.rounds += 1;
         sums.jobs += plan.jobs.len();
         sums.faults += round.done.len();
-        sums.kills += round.done.iter().filter(|fault| fault.kills_owner()).count();
+        let kills = round.done.iter().filter(|fault| fault.kills_owner()).count();
+        sums.kills += kills;
         match found {
             Ok(outcomes) => println!(
-                "  {outcomes}; {} faults, the owner killed {} times; {:.1} s",
+                "  {outcomes}; {} faults, the owner killed {kills} times; {:.1} s",
                 round.done.len(),
-                round.done.iter().filter(|fault| fault.kills_owner()).count(),
                 began.elapsed().as_secs_f64()
             ),
             Err(error) => {

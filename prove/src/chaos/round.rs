@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use readyroom_testkit::sandbox::Process;
+use readyroom_testkit::sandbox::{Process, guardian_of, parent_of};
 use readyroom_testkit::{Model, Sandbox, Step, fake, processes_of, zoo};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -223,15 +223,17 @@ impl Round {
         match fault {
             Fault::KillOwner => return owner.kill(),
             Fault::KillBoth => {
-                let guardian = self.guardian(own);
+                let guardian = guardian_of(&self.sandbox, own);
                 // Stopped first, so that neither sees the other's end.
                 send(own, Signal::STOP);
                 let _ = guardian.is_some_and(|guardian| send(guardian.pid, Signal::KILL));
                 return owner.kill();
             }
-            Fault::KillGuardian => return Ok(self.guardian(own).is_some_and(|found| send(found.pid, Signal::KILL))),
+            Fault::KillGuardian => {
+                return Ok(guardian_of(&self.sandbox, own).is_some_and(|found| send(found.pid, Signal::KILL)));
+            }
             Fault::StopOwner(time) => pause(own, time),
-            Fault::StopGuardian(time) => match self.guardian(own) {
+            Fault::StopGuardian(time) => match guardian_of(&self.sandbox, own) {
                 Some(guardian) => pause(guardian.pid, time),
                 None => return Ok(false),
             },
@@ -275,18 +277,11 @@ impl Round {
         Ok(true)
     }
 
-    /// The owner's child that runs the same program.
-    fn guardian(&self, owner: u32) -> Option<Process> {
-        let program = fs::read_link(format!("/proc/{owner}/exe")).ok()?;
-        let same = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
-        processes_of(&self.sandbox).into_iter().find(|found| parent(found.pid) == Some(owner) && same(found.pid))
-    }
-
     /// The processes of the tool: all that descend from the guardian.
     fn tools(&self, owner: u32) -> Vec<Process> {
-        let Some(guardian) = self.guardian(owner) else { return Vec::new() };
+        let Some(guardian) = guardian_of(&self.sandbox, owner) else { return Vec::new() };
         let below =
-            |pid: u32| std::iter::successors(Some(pid), |pid| parent(*pid)).skip(1).any(|up| up == guardian.pid);
+            |pid: u32| std::iter::successors(Some(pid), |pid| parent_of(*pid)).skip(1).any(|up| up == guardian.pid);
         processes_of(&self.sandbox).into_iter().filter(|found| below(found.pid)).collect()
     }
 }
@@ -313,11 +308,6 @@ fn script(tool: &str, model: &Model, file: &str) {
         Step::ByAnswers(vec![Step::call("exec_command", call), Step::say("Done.")])
     };
     model.on(&word(file), step);
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 fn send(pid: u32, signal: Signal) -> bool {

@@ -39,6 +39,19 @@ fn belongs(pid: u32, marker: &str, root: &Path) -> bool {
     marked || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(root))
 }
 
+/// The guardian of a process of the sandbox's: its child that runs the same program.
+pub fn guardian_of(sandbox: &Sandbox, owner: u32) -> Option<Process> {
+    let program = std::fs::read_link(format!("/proc/{owner}/exe")).ok()?;
+    let same = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+    processes_of(sandbox).into_iter().find(|found| parent_of(found.pid) == Some(owner) && same(found.pid))
+}
+
+/// The parent of a process; none where it has ended.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 /// Asserts that nothing of the sandbox is running, at the latest 2 seconds from now.
 ///
 /// # Panics
