@@ -9,8 +9,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::command::{self, CommandEnd};
+use super::desk::Desk;
 use super::messages::{Notice, Order};
-use super::review::{Desk, Finding, Review, Reviewed, on_disk};
+use super::review::{Finding, Review, Reviewed, on_disk};
 use super::state::{Action, Event, Machine, Rules};
 use crate::driver::runtime::{Left, Link, Recorder, Report, Seat, SharedProcess};
 use crate::error::{Failure, FailureKind};
@@ -271,7 +272,7 @@ impl Actor {
                         return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
                     }
                 }
-                let desk = on_disk(move || worktree.fixtures().map(|kept| Desk { worktree, kept }));
+                let desk = on_disk(move || Desk::new(worktree));
                 self.desk = Some(Arc::new(desk.await?));
             }
         }

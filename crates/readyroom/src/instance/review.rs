@@ -8,10 +8,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::command::{self, CommandEnd};
+use super::desk::Desk;
 use crate::check::{Checks, Verify};
 use crate::error::{Failure, FailureKind};
 use crate::job::Text;
-use crate::workspace::{Change, WorkspaceError, Worktree};
+use crate::workspace::{Change, WorkspaceError};
 
 /// How often an answer without a value that fits is asked for again.
 const SCHEMA_ROUNDS: u32 = 1;
@@ -68,21 +69,6 @@ pub enum Finding {
     Broken(Failure),
 }
 
-/// An instance's own worktree.
-#[derive(Debug, Clone)]
-pub(super) struct Desk {
-    pub worktree: Worktree,
-    /// What stays when it is brought back: what was brought in, and what the setup made.
-    pub kept: Vec<PathBuf>,
-}
-
-impl Desk {
-    /// Back to what jobs start from.
-    pub fn reset(&self) -> Result<(), WorkspaceError> {
-        self.worktree.reset(&self.kept.iter().map(PathBuf::as_path).collect::<Vec<_>>())
-    }
-}
-
 impl Review {
     /// Looks at what was done in `directory`, which is in the desk's worktree where there is one. Ends early when `stop` is true.
     pub(super) async fn carry_out(
@@ -91,7 +77,7 @@ impl Review {
         directory: PathBuf,
         stop: watch::Receiver<bool>,
     ) -> Reviewed {
-        let change = match at_desk(&desk, |desk| desk.worktree.change()).await {
+        let change = match at_desk(&desk, |desk| desk.change()).await {
             Ok(change) => change.flatten(),
             Err(failure) => return Reviewed { change: None, value: None, finding: Finding::Broken(failure) },
         };
@@ -100,7 +86,7 @@ impl Review {
         let left = change.clone();
         let back = at_desk(&desk, move |desk| match again {
             // What the command changed is not the tool's.
-            true => desk.worktree.restore(left.as_ref()),
+            true => desk.restore(left.as_ref()),
             false => desk.reset(),
         });
         match back.await {
@@ -153,7 +139,7 @@ impl Review {
     fn out_of_scope(&self, change: &Change, desk: &Desk, directory: &Path) -> Option<PathBuf> {
         let own: Vec<PathBuf> = self.files.iter().map(|file| plain(&directory.join(file))).collect();
         let changed = change.edits.iter().flat_map(|edit| [Some(&edit.path), edit.from.as_ref()]).flatten();
-        changed.into_iter().find(|path| !own.contains(&plain(&desk.worktree.root().join(path)))).cloned()
+        changed.into_iter().find(|path| !own.contains(&plain(&desk.root().join(path)))).cloned()
     }
 
     async fn verify(&self, verify: &Verify, directory: &Path, stop: watch::Receiver<bool>) -> Finding {

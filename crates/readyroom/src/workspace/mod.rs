@@ -13,12 +13,14 @@ mod apply;
 mod change;
 mod foreign;
 mod git;
+mod print;
 mod repository;
 mod worktree;
 mod worktrees;
 
 pub use apply::Applied;
 pub use change::{Change, Edit, EditKind};
+pub use print::Print;
 pub use repository::{Repository, Snapshot};
 pub use worktree::Worktree;
 pub use worktrees::{Bring, Worktrees};

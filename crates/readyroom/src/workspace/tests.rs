@@ -280,6 +280,43 @@ fn a_reset_undoes_whatever_a_job_did() {
     assert_eq!(place.git(&["log", "--format=%s", "theirs"]), "x\nfirst\n", "a branch stays where the job moved it");
 }
 
+#[test]
+fn a_worktree_that_nothing_has_happened_in_is_known_by_its_print() {
+    let place = Place::new();
+    let repository = place.open();
+    let base = repository.snapshot("base").unwrap();
+    let tree = place.worktree(&repository, &base);
+    let kept = [PathBuf::from("ignored")];
+    let mut clean = tree.print(&kept).unwrap();
+    // Only what is not quite new can be told from what has just been written.
+    while !tree.print(&kept).unwrap().is_still(&clean) {
+        clean = tree.print(&kept).unwrap();
+    }
+    let still_after = |clean: &Print, job: &str| {
+        assert!(Command::new("sh").args(["-ec", job]).current_dir(tree.root()).status().unwrap().success(), "{job}");
+        tree.print(&kept).unwrap().is_still(clean)
+    };
+    assert!(still_after(
+        &clean,
+        "cat a.txt sub/b.txt; git --no-optional-locks status; mkdir ignored; echo i > ignored/i"
+    ));
+    let commit = "git -c user.name=j -c user.email=j@j commit -q";
+    for job in [
+        "echo 9 >> a.txt",
+        "mkdir sub/empty",
+        "git rm -q --cached a.txt",
+        &format!("{commit} --allow-empty -m x"),
+        "git checkout -qb job",
+    ] {
+        assert!(!still_after(&clean, job), "{job}");
+        tree.reset(&[Path::new("ignored")]).unwrap();
+        assert!(tree.change().unwrap().is_none() && tree.root().join("ignored/i").exists());
+        while !tree.print(&kept).unwrap().is_still(&clean) {
+            clean = tree.print(&kept).unwrap();
+        }
+    }
+}
+
 /// A bug that others had (tomcounsell/ai#2517): work that was in no commit went with its worktree.
 #[test]
 fn what_holds_something_unrecorded_is_found_and_kept() {

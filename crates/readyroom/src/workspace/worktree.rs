@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::change::Change;
 use super::foreign::left_alone;
 use super::git::{self, Git};
+use super::print::Print;
 use super::repository::{Repository, commit_tree, git_dir, tree_of};
 use super::{Snapshot, WorkspaceError};
 
@@ -113,6 +114,13 @@ impl Worktree {
         let commit = commit_tree(&self.root, &tree, &self.base.commit, "a job's change")?;
         let change = Change::between(&self.root, &self.base.commit, &commit, &tree)?;
         Ok(Some(Change { left_alone, ..change }))
+    }
+
+    /// What the file system says of all in it and of its git directory, but for `keep`, paths from its top; `None` where it can't be
+    /// read.
+    pub fn print(&self, keep: &[PathBuf]) -> Option<Print> {
+        let keep: Vec<PathBuf> = keep.iter().map(|path| self.root.join(path)).collect();
+        Print::of(&[&self.root, self.index.parent()?], &keep).ok()
     }
 
     /// Removes it, if all that it holds is in its base or in a tree that was recorded. `false`: it holds something else, and
