@@ -13,4 +13,4 @@ pub mod zoo;
 pub use fake::use_guardian;
 pub use model::{Model, Request, Script, Step};
 pub use owner::Owner;
-pub use sandbox::{Sandbox, assert_nothing_left, processes_of};
+pub use sandbox::{Sandbox, assert_nothing_left, is_fork, processes_of, zygotes_of};

@@ -9,7 +9,7 @@ use aider_support::{Place, Room, edit, pids};
 use readyroom::cluster::Events;
 use readyroom::driver::{Activity, Proof};
 use readyroom::{Cluster, Event, Job, Outcome};
-use readyroom_testkit::{Script, Step, processes_of};
+use readyroom_testkit::{Script, Step, processes_of, zygotes_of};
 
 /// The longest that a cancelled turn may take to end: `cancel_seconds` of the definition, with an interrupt that had to
 /// keep its distance from the one before.
@@ -75,10 +75,10 @@ async fn cell(place: &Place, cluster: &Cluster, word: &str, script: Step, wanted
         let deadline = Instant::now() + LADDER;
         loop {
             let left = processes_of(&place.sandbox);
-            if left.len() == before.len() {
+            if left.len() == before.len() + zygotes_of(&place.sandbox).len() {
                 break;
             }
-            assert!(Instant::now() < deadline, "aider alone should run: {left:?}");
+            assert!(Instant::now() < deadline, "aider and its zygote alone should run: {left:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -3,12 +3,10 @@
 
 mod aider_support;
 
-use std::fs;
-
 use aider_support::{Place, edit, pids};
 use readyroom::tool::Zygote;
 use readyroom::{Context, Permissions};
-use readyroom_testkit::{Owner, Step, assert_nothing_left};
+use readyroom_testkit::{Owner, Step, assert_nothing_left, is_fork, processes_of, zygotes_of};
 use serde_json::Value;
 
 /// What two aiders asked, an edit and a question, and what they answered.
@@ -24,11 +22,7 @@ async fn conversation(forked: bool) -> (Vec<Value>, Vec<String>) {
             zygote.enabled = forked;
         })
         .await;
-    let is_fork = |pid: &u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
-        String::from_utf8_lossy(&line).contains("One warmed interpreter that forks")
-    };
-    assert!(pids(&cluster.status().await).iter().all(|pid| is_fork(pid) == forked));
+    assert!(pids(&cluster.status().await).iter().all(|pid| is_fork(*pid) == forked));
     let mut answers = Vec::new();
     for (index, prompt) in [(0, "Mend it for the wallaby"), (1, "What does it do, bandicoot?")] {
         let response = cluster.turn().add("sum.py").on(index).prompt(prompt).unwrap().await;
@@ -56,14 +50,12 @@ async fn forked_aiders_ask_and_answer_as_started_ones() {
 #[test]
 fn a_killed_owner_leaves_no_fork_and_no_zygote() {
     let place = Place::new();
-    let tools = place.sandbox.home().join(".config/readyroom/tools");
-    fs::create_dir_all(&tools).unwrap();
-    fs::write(tools.join("aider.toml"), "[zygote]\nenabled = true\n").unwrap();
     place.model.on("numbat", Step::Hang);
     let mut owner = Owner::start(&place.sandbox, Permissions::Edit, "Wait for the numbat");
     place.model.wait_request("numbat");
-    let forks = readyroom_testkit::processes_of(&place.sandbox);
-    assert!(forks.iter().filter(|found| found.command.contains("One warmed interpreter")).count() == 2, "{forks:#?}");
+    let found = processes_of(&place.sandbox);
+    let aider = found.iter().filter(|found| found.command.contains("/aider --yes-always") && is_fork(found.pid));
+    assert!(aider.count() == 1 && zygotes_of(&place.sandbox).len() == 1, "{found:#?}");
     owner.kill();
     assert_nothing_left(&place.sandbox);
 }

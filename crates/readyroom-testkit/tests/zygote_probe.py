@@ -47,7 +47,9 @@ def main():
             import random
             import uuid
 
-            print(random.random(), uuid.uuid4())
+            import numpy.random
+
+            print(random.random(), uuid.uuid4(), numpy.random.random())
         elif line == "parent":
             print(os.getppid(), os.getpid())
         elif line == "stray":

@@ -46,6 +46,17 @@ pub fn guardian_of(sandbox: &Sandbox, owner: u32) -> Option<Process> {
     processes_of(sandbox).into_iter().find(|found| parent_of(found.pid) == Some(owner) && same(found.pid))
 }
 
+/// Whether a tool's process is a fork of a zygote, which was started before there was a tree to mark.
+pub fn is_fork(pid: u32) -> bool {
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    !environ.is_empty() && !environ.split(|&byte| byte == 0).any(|variable| variable.starts_with(b"READYROOM_TREE="))
+}
+
+/// The zygotes of a sandbox.
+pub fn zygotes_of(sandbox: &Sandbox) -> Vec<Process> {
+    processes_of(sandbox).into_iter().filter(|found| found.command.starts_with("readyroom-zygote ")).collect()
+}
+
 /// The parent of a process; none where it has ended.
 pub fn parent_of(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -14,7 +14,7 @@ use readyroom::tool::{ContractOptions, Definition, Registry};
 use tempfile::TempDir;
 
 use crate::{Model, tools};
-pub use leftovers::{Process, assert_nothing_left, guardian_of, parent_of, processes_of};
+pub use leftovers::{Process, assert_nothing_left, guardian_of, is_fork, parent_of, processes_of, zygotes_of};
 
 /// The variable by which a sandbox's processes are found again.
 pub const MARKER: &str = "READYROOM_TEST_SANDBOX";

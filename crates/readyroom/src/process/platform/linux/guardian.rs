@@ -164,6 +164,7 @@ impl Guardian {
             self.hear_zygotes();
             self.reap();
             self.end_doomed();
+            self.zygotes.rest(|tree| self.trees.contains_key(&tree));
             if self.outbox.flush(&self.socket).is_err() {
                 return Over::OwnerGone;
             }

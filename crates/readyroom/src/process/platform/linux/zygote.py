@@ -25,6 +25,19 @@ def started_with():
     return {os.fsdecode(name): os.fsdecode(value) for name, value in entries}
 
 
+def show(*words):
+    """Has `ps` show these words instead of this text, and a name for `top`."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(15, os.fsencode(os.path.basename(words[0]))[:15], 0, 0, 0)
+    with open("/proc/self/stat", "rb") as file:
+        facts = file.read().rpartition(b") ")[2].split()
+    start, end = int(facts[45]), int(facts[46])
+    line = b"\0".join(map(os.fsencode, words))[: end - start - 1]
+    if start:
+        ctypes.memmove(start, line.ljust(end - start, b"\0"), end - start)
+
+
 def receive(connection, count, descriptors):
     data = b""
     while len(data) < count:
@@ -89,8 +102,12 @@ def become(order, descriptors, program, changes):
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(text(order["cwd"]))
+    # Python's own state of random numbers is made anew in each fork; NumPy's is not.
+    numbers = sys.modules.get("numpy.random")
+    if numbers is not None:
+        numbers.seed()
     sys.argv = [program, *map(text, order["args"])]
-    system.prctl(15, os.fsencode(os.path.basename(program))[:15], 0, 0, 0)
+    show(*sys.argv)
 
 
 def fork(connection, order, descriptors):
@@ -117,6 +134,7 @@ def fork(connection, order, descriptors):
 
 
 def serve(program, warm, modules):
+    show("readyroom-zygote", program)
     connection = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)

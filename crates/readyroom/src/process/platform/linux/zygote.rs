@@ -26,6 +26,8 @@ pub(super) const TEXT: &str = include_str!("zygote.py");
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often that is looked at while somebody waits.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long one that nobody is a fork of stays, for those who are replaced.
+const REST: Duration = Duration::from_secs(1);
 /// Differs from instance to instance, and is set in each fork.
 const DIRECTORY: &str = "PWD";
 
@@ -65,6 +67,10 @@ struct Kind {
 struct Zygote {
     kind: Kind,
     state: State,
+    /// What it was asked for, as far as it is still there.
+    trees: Vec<TreeId>,
+    /// Since when there is nothing of it.
+    alone: Option<Instant>,
 }
 
 enum State {
@@ -128,14 +134,15 @@ impl Zygotes {
                     Ok(state) => (state, None),
                     Err(error) => (State::Useless, Some(format!("it can't be started: {error}"))),
                 };
-                self.0.push(Zygote { kind, state });
+                self.0.push(Zygote { kind, state, trees: Vec::new(), alone: None });
                 if error.is_some() {
                     return Err((waiting, error));
                 }
                 self.0.len() - 1
             }
         };
-        let State::Serves { outbox, waiting: queue, .. } = &mut self.0[at].state else { return Err((waiting, None)) };
+        let zygote = &mut self.0[at];
+        let State::Serves { outbox, waiting: queue, .. } = &mut zygote.state else { return Err((waiting, None)) };
         let mut env = waiting.spawn.env.clone();
         env.extend(owner.environment(waiting.spawn.tree).map(|(name, value)| (name.into(), value.into())));
         let order = Fork {
@@ -150,6 +157,7 @@ impl Zygotes {
         let copies = waiting.stdio.iter().chain(&waiting.rules).map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>();
         match copies.and_then(|copies| outbox.push(&order, copies)) {
             Ok(()) => {
+                zygote.trees.push(waiting.spawn.tree);
                 queue.push_back(waiting);
                 Ok(())
             }
@@ -173,6 +181,7 @@ impl Zygotes {
             let _ = child.kill();
             news.push(Forked::Nothing(waiting.drain(..).collect(), why));
             zygote.state = State::Useless;
+            zygote.alone = None;
         }
         news
     }
@@ -191,9 +200,29 @@ impl Zygotes {
         self.0.iter().any(|zygote| matches!(&zygote.state, State::Serves { waiting, .. } if !waiting.is_empty()))
     }
 
+    /// Ends those of which there has been no fork for a while, by what is still there.
+    pub(super) fn rest(&mut self, is_there: impl Fn(TreeId) -> bool) {
+        self.0.retain_mut(|zygote| {
+            let State::Serves { child, .. } = &mut zygote.state else { return true };
+            zygote.trees.retain(|tree| is_there(*tree));
+            if !zygote.trees.is_empty() {
+                zygote.alone = None;
+                return true;
+            }
+            if zygote.alone.get_or_insert_with(Instant::now).elapsed() < REST {
+                return true;
+            }
+            // As above, it is reaped with the others.
+            let _ = child.kill();
+            false
+        });
+    }
+
     /// How long to wait at most; `None`: as long as nothing happens.
     pub(super) fn patience(&self) -> Option<Duration> {
-        self.are_asked().then_some(LOOK)
+        let alone = self.0.iter().filter_map(|zygote| zygote.alone);
+        let rest = alone.map(|since| REST.saturating_sub(since.elapsed()) + Duration::from_millis(1)).min();
+        if self.are_asked() { Some(rest.map_or(LOOK, |rest| rest.min(LOOK))) } else { rest }
     }
 }
 
