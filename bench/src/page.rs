@@ -148,7 +148,8 @@ impl Page {
         goals().all(|(_, met)| *met)
     }
 
-    /// Writes the page and its plots into a directory. `about` stands at its head.
+    /// Writes the page and its plots into a directory. `about` stands at its head, and what was made faster, which no single run
+    /// shows, at its end.
     pub fn write(&self, directory: &Path, about: &str) -> anyhow::Result<()> {
         let plots = directory.join("plots");
         if plots.exists() {
@@ -180,6 +181,8 @@ impl Page {
                 let _ = write!(text, "\n{note}\n");
             }
         }
+        text.push('\n');
+        text.push_str(&fs::read_to_string(directory.join("FASTER.md")).context("FASTER.md")?);
         fs::write(directory.join("RESULTS.md"), text).context("RESULTS.md")
     }
 }
