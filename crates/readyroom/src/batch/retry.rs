@@ -234,6 +234,8 @@ mod tests {
         let untold = FailureKind::UsageWindow { resets_at: None };
         assert_eq!(next(untold.clone(), |_| {}), again(60.0, PoolEffect::Parked));
         assert_eq!(next(untold.clone(), |attempt| attempt.held_up = 20), again(1800.0, PoolEffect::Parked));
+        // 2.5 s come upon each, so that not all come back at once.
+        assert_eq!(next(at("2026-03-01T15:59:57.5Z"), |_| {}), again(6.0 * 3600.0, PoolEffect::Parked), "no longer");
         let none = RetryPolicy { longest_window: Duration::ZERO, ..RetryPolicy::default() };
         let outcome = Outcome::Failed(Failure::new(untold, "used up"));
         let now = Timestamp::UNIX_EPOCH;
@@ -252,6 +254,14 @@ mod tests {
         };
         assert_eq!(next(crash(), at(0)), again(60.0, PoolEffect::Parked), "also with no retries left");
         assert_eq!(next(crash(), at(3)), again(480.0, PoolEffect::Parked));
+        // 60, 120, 240, 480, 960 s and ten times half an hour were waited; one more is 60 s too many, and one that is shorter by
+        // these is not.
+        assert_eq!(next(crash(), at(15)), Next::Stop);
+        let shorter = |attempt: &mut Attempt<'_>| {
+            at(15)(attempt);
+            attempt.chance = 1.3 / 3.0;
+        };
+        assert_eq!(next(crash(), shorter), again(1740.0, PoolEffect::Parked));
         assert_eq!(next(crash(), at(30)), Next::Stop);
         assert_eq!(next(FailureKind::BadInput, at(0)), Next::Done, "such are the jobs' own");
         assert_eq!(next(crash(), |attempt| (attempt.streak, attempt.may_have_acted) = (9, true)), Next::Done);
