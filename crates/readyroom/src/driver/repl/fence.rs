@@ -228,6 +228,20 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_the_beginning_of_a_marker_is_held_back() {
+        let markers = [("\n{a}{b}\n", "\naaaabaaaaabaaaab\n"), ("\n{a}{b} {status} !\n", "\naaaabaaaaabaaaab 127 !\n")];
+        for (template, marker) in markers {
+            let mut finder = Finder::new(template, &nonce());
+            assert!(finder.feed(b"text").is_none() && finder.pending() == 0);
+            for (at, byte) in marker.bytes().enumerate() {
+                let is_last = at + 1 == marker.len();
+                assert_eq!(finder.feed(&[byte]).is_some(), is_last);
+                assert_eq!(finder.pending(), if is_last { 0 } else { at + 1 }, "{marker:?}");
+            }
+        }
+    }
+
+    #[test]
     fn five_megabytes_in_small_pieces_are_looked_at_once() {
         let mut stream = b"\naaaab".repeat(900_000);
         stream.extend_from_slice(b"\naaaabaaaaabaaaab\n");

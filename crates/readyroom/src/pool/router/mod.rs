@@ -105,6 +105,17 @@ mod tests {
         prop::collection::vec((any::<bool>(), 0usize..50).prop_map(|(alive, turns)| Load { alive, turns }), 1..20)
     }
 
+    #[test]
+    fn each_has_a_word_and_is_read_from_it() {
+        let words =
+            [(Routing::RoundRobin, "round_robin"), (Routing::LeastBusy, "least_busy"), (Routing::Sticky, "sticky")];
+        for (routing, word) in words {
+            assert_eq!((routing.name(), routing.to_string().as_str(), word.parse().unwrap()), (word, word, routing));
+        }
+        let error = "nearest".parse::<Routing>().unwrap_err().to_string();
+        assert!(error.contains("nearest") && error.contains("`least_busy`"), "{error}");
+    }
+
     proptest! {
         #[test]
         fn the_chosen_instance_is_alive(loads in loads(), key in ".{0,8}", times in 1usize..30) {
