@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use readyroom_testkit::zoo::{self, Protocol};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Finished, Place};
@@ -50,6 +51,20 @@ fn jobs(place: &Place) -> HashMap<String, Value> {
         (job["id"].as_str().unwrap().to_owned(), job)
     };
     shown.lines().map(job).collect()
+}
+
+/// What a tool writes between two jobs is no job's work.
+#[test]
+fn what_a_tool_writes_at_its_reset_is_in_nobodys_change() {
+    let place = place();
+    // It leaves a file in its directory at the reset behind its first turn.
+    place.file("zoo.toml", zoo::toml(Protocol::Claude, "false-reset"));
+    let jobs = "{\"prompt\": \"append f1 more\"}\n{\"prompt\": \"append f2 more\"}\n{\"prompt\": \"append f3 more\"}\n";
+    place.file("ignored/jobs", jobs);
+    let words = ["run", "--tools", "zoo.toml", "-t", "zoo", "-j", "1", "--from", "ignored/jobs"];
+    readyroom(&place, &words).expect(0);
+    assert_eq!(status(&place), " M f1\n M f2\n M f3\n M f9\n?? zoo.toml\n");
+    no_worktree_left(&place);
 }
 
 #[test]
@@ -109,7 +124,7 @@ fn what_the_caller_edits_meanwhile_stays() {
 fn a_job_that_writes_into_the_callers_directory_is_noticed() {
     let place = place();
     let file = place.sandbox.dir().join("f3");
-    let prompt = format!("@sh echo leak > {}; echo y > f4; : {{}}", file.display());
+    let prompt = format!("@sh test {{}} = b || echo leak > {}; echo y > f4", file.display());
     let own = ["--json", "out.jsonl", "-o", "out-{/}", "--journal", "j.sqlite", "--record", "record"];
     let finished = place.run(&[&own[..], &["-j", "1", &prompt, "a", "b"]].concat()).expect(0);
     finished.says("f3 changed in your directory while jobs work in worktrees");

@@ -86,38 +86,36 @@ pub fn apply(
                 (ChangeState::Conflict, Some(branch), line)
             }
         };
-        let mut entries = vec![Entry::Changed { batch: batch.to_owned(), place, state, branch: branch.clone() }];
-        if let Some(mut outcome) = job.outcome.clone() {
-            outcome["change"]["state"] = serde_json::to_value(state)?;
-            outcome["change"]["branch"] = serde_json::to_value(&branch)?;
-            let entry = |state, outcome| Entry::Ended {
-                batch: batch.to_owned(),
-                place,
-                state,
-                outcome,
-                spent: Spent::default(),
-                change: None,
-            };
-            if state == ChangeState::Conflict && job.state == JobState::Succeeded {
-                outcome["outcome"] = "failed".into();
-                let kind = FailureKind::Conflict;
-                outcome["failure"] = serde_json::json!({
-                    "kind": kind.name(), "message": "its change does not apply", "evidence": "",
-                    "retryable": kind.retryable(), "origin": kind.origin(),
-                });
-                entries.push(entry(JobState::Failed, outcome));
-            } else if state == ChangeState::Applied && outcome["failure"]["kind"] == FailureKind::Conflict.name() {
-                outcome["outcome"] = "succeeded".into();
-                outcome["failure"] = Value::Null;
-                entries.push(entry(JobState::Succeeded, outcome));
-            } else {
-                entries.push(entry(job.state, outcome));
-            }
-        }
-        store.enter(&entries)?;
+        let stands = job.outcome.clone().map(|outcome| with_change(job.state, outcome, state, branch.as_deref()));
+        let changed = Entry::Changed { batch: batch.to_owned(), place, state, branch: branch.clone(), job: stands };
+        store.enter(&[changed])?;
         tell(&job.id, state, branch.as_deref(), &line)?;
     }
     Ok(conflicts)
+}
+
+/// How a job stands, and its outcome, when this has become of its change.
+fn with_change(stood: JobState, mut outcome: Value, state: ChangeState, branch: Option<&str>) -> (JobState, Value) {
+    outcome["change"]["state"] = state.name().into();
+    outcome["change"]["branch"] = branch.into();
+    let stands = match state {
+        ChangeState::Conflict if stood == JobState::Succeeded => {
+            outcome["outcome"] = "failed".into();
+            let kind = FailureKind::Conflict;
+            outcome["failure"] = serde_json::json!({
+                "kind": kind.name(), "message": "its change does not apply", "evidence": "",
+                "retryable": kind.retryable(), "origin": kind.origin(),
+            });
+            JobState::Failed
+        }
+        ChangeState::Applied if outcome["failure"]["kind"] == FailureKind::Conflict.name() => {
+            outcome["outcome"] = "succeeded".into();
+            outcome["failure"] = Value::Null;
+            JobState::Succeeded
+        }
+        _ => stood,
+    };
+    (stands, outcome)
 }
 
 /// Removes what is kept of a batch outside of the journal: worktrees that its owner left, and its refs. What could not be removed,

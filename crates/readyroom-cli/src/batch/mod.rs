@@ -244,11 +244,14 @@ impl Journal {
         outcome: Value,
         told: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static,
     ) {
-        let (batch, place) = (self.batch.clone(), self.places[ended.job]);
-        let (state, branch) = (change.state, change.branch.clone());
-        self.writer.enter(Entry::Changed { batch: batch.clone(), place, state, branch }, |_| {});
-        let state = state_of(&ended.outcome);
-        self.writer.enter(Entry::Ended { batch, place, state, outcome, spent: Spent::default(), change: None }, told);
+        let entry = Entry::Changed {
+            batch: self.batch.clone(),
+            place: self.places[ended.job],
+            state: change.state,
+            branch: change.branch.clone(),
+            job: Some((state_of(&ended.outcome), outcome)),
+        };
+        self.writer.enter(entry, told);
     }
 }
 

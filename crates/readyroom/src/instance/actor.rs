@@ -186,6 +186,13 @@ impl Actor {
                 return Some(Event::Settled(strays.into_iter().map(|stray| stray.command).collect()));
             }
             Action::Review(review) => self.start_review(*review),
+            Action::Tidy => {
+                let tidied = match self.desk.clone() {
+                    Some(desk) => on_disk(move || desk.tidy()).await,
+                    None => Ok(()),
+                };
+                return Some(Event::Tidied(tidied));
+            }
             Action::StopReview => {
                 if let Some(review) = &self.review {
                     review.stop.send_replace(true);

@@ -43,6 +43,17 @@ impl Desk {
         Ok(())
     }
 
+    /// Back to what jobs start from, where anything has been written since it was: by the tool itself, at its reset, which is no
+    /// job's work.
+    pub fn tidy(&self) -> Result<(), WorkspaceError> {
+        let written = {
+            let clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = self.worktree.print(&self.kept);
+            clean.as_ref().is_some_and(|clean| now.is_none_or(|now| now.is_other(clean)))
+        };
+        if written { self.reset() } else { Ok(()) }
+    }
+
     /// Back to what the job's change holds: what came after it is gone.
     pub fn restore(&self, change: Option<&Change>) -> Result<(), WorkspaceError> {
         self.worktree.restore(change)

@@ -62,6 +62,8 @@ pub enum Event {
     Cpu(Duration),
     /// What a turn has done was looked at.
     Reviewed(Box<Reviewed>),
+    /// The worktree is as jobs are to find it, or can't be brought back.
+    Tidied(Result<(), Failure>),
 }
 
 /// Something to do.
@@ -77,6 +79,8 @@ pub enum Action {
     Review(Box<Review>),
     /// That takes too long, or is not wanted any more.
     StopReview,
+    /// Take away what was written to the worktree since it was brought back; answer with [`Event::Tidied`].
+    Tidy,
     /// End the process in order.
     StopProcess,
     /// End the process at once.
@@ -91,6 +95,7 @@ enum State {
     Launching,
     Opening { since: Instant },
     Resetting { since: Instant },
+    Tidying { since: Instant, proof: Proof },
     Idle,
     Preparing(Box<Active>),
     Holding(Box<Active>),
@@ -118,6 +123,8 @@ pub struct Machine {
     lost: bool,
     /// The process is to be ended when the turn that is being cancelled is over; why.
     stop_after_turn: Option<String>,
+    /// Whether the worktree holds no job's work: none has begun since it was brought back.
+    cleared: bool,
     /// Whether the tool answers pings.
     pings: bool,
     slot: Slot,
@@ -136,6 +143,7 @@ impl Machine {
             conversation: Conversation::Continued,
             lost: false,
             stop_after_turn: None,
+            cleared: false,
             pings: false,
             slot: Slot(0),
             lives: 0,
@@ -174,6 +182,7 @@ impl Machine {
             Event::Settled(strays) => self.settled(strays, now, &mut out),
             Event::Cpu(used) => self.moved(used, now, &mut out),
             Event::Reviewed(found) => self.reviewed(*found, now, &mut out),
+            Event::Tidied(result) => self.tidied(result, now, &mut out),
         }
         out
     }
@@ -230,6 +239,7 @@ impl Machine {
 
     fn launched(&mut self, pid: u32, slot: Slot, out: &mut Vec<Action>) {
         self.slot = slot;
+        self.cleared = true;
         out.push(Action::Tell(Notice::Started { pid }));
         if matches!(self.state, State::Stopping { .. }) {
             out.push(Action::StopProcess);
@@ -343,6 +353,7 @@ impl Machine {
         let last = active.answers.len() + 1 == active.work.prompts.len();
         let schema = active.work.checks.schema.clone().filter(|_| last);
         let turn = Turn { prompt, mode: active.work.mode, files, permissions: self.rules.permissions, schema };
+        self.cleared = false;
         out.push(Action::Request(Request::Begin { slot: self.slot, turn }));
         let deadline = active.deadline();
         let active = Active { moved: Moved { at: now, cpu: active.moved.cpu }, ..active };
@@ -416,10 +427,27 @@ impl Machine {
     }
 
     fn fresh(&mut self, proof: Proof, now: Instant, out: &mut Vec<Action>) {
-        let since = match self.state {
-            State::Opening { since } | State::Resetting { since } => since,
-            _ => return,
-        };
+        match self.state {
+            State::Resetting { since } if self.rules.worktree => {
+                out.push(Action::Tidy);
+                self.enter(State::Tidying { since, proof }, None);
+            }
+            State::Opening { since } | State::Resetting { since } => self.proven(proof, since, now, out),
+            _ => {}
+        }
+    }
+
+    fn tidied(&mut self, result: Result<(), Failure>, now: Instant, out: &mut Vec<Action>) {
+        match (std::mem::replace(&mut self.state, State::Down), result) {
+            (State::Tidying { since, proof }, Ok(())) => self.proven(proof, since, now, out),
+            (State::Tidying { .. }, Err(failure)) => {
+                self.stop("its worktree can't be brought back".into(), Some(failure), out);
+            }
+            (state, _) => self.state = state,
+        }
+    }
+
+    fn proven(&mut self, proof: Proof, since: Instant, now: Instant, out: &mut Vec<Action>) {
         self.last_reset = now - since;
         self.conversation = Conversation::New(proof.clone());
         self.enter(State::Idle, None);
@@ -551,12 +579,17 @@ impl Machine {
                 };
                 self.down(message.clone(), Some(Failure { kind, message, evidence: failure.evidence }), out);
             }
-            State::Resetting { .. } | State::Idle => self.down(failure.message.clone(), Some(failure), out),
+            State::Resetting { .. } | State::Tidying { .. } | State::Idle => {
+                self.down(failure.message.clone(), Some(failure), out);
+            }
         }
     }
 
     fn down(&mut self, why: String, failure: Option<Failure>, out: &mut Vec<Action>) {
         self.enter(State::Down, None);
+        if self.rules.worktree && self.cleared {
+            out.push(Action::Tidy);
+        }
         out.push(Action::Tell(Notice::Ended { why, failure }));
     }
 }

@@ -408,6 +408,29 @@ fn in_a_worktree_nothing_is_told_or_reset_before_the_job_was_looked_at() {
 }
 
 #[test]
+fn what_a_tool_writes_at_its_reset_is_taken_away_before_the_next_job() {
+    let reset = || {
+        let mut bench = in_worktree();
+        bench.run(work(1, &["a"]));
+        bench.ended(TurnStatus::Succeeded, "answer");
+        bench.event(reviewed(Finding::Good));
+        assert_eq!(bench.report(Report::Fresh(Proof::NewSession("b".into()))), [Action::Tidy]);
+        bench
+    };
+    let out = reset().event(Event::Tidied(Ok(())));
+    assert!(out.contains(&Action::Tell(Notice::Available)), "{out:?}");
+    let mut bench = reset();
+    let full = Failure::new(FailureKind::NotReady, "disk full");
+    assert_eq!(bench.event(Event::Tidied(Err(full.clone()))), [Action::StopProcess]);
+    assert_eq!(ended(&bench.report(crash())), Some(Some(full)));
+    // Also where no job follows.
+    let mut bench = reset();
+    let out = bench.report(crash());
+    assert!(out.contains(&Action::Tidy) && matches!(ended(&out), Some(Some(_))), "{out:?}");
+    assert_eq!(bench.event(Event::Tidied(Ok(()))), []);
+}
+
+#[test]
 fn what_is_to_be_mended_is_asked_of_the_same_session_and_only_the_last_look_counts() {
     let mut bench = in_worktree();
     bench.run(work(1, &["a"]));
@@ -468,6 +491,7 @@ fn a_worktree_that_cannot_be_brought_back_costs_the_instance_its_process() {
     let out = bench.event(reviewed(Finding::Broken(broken.clone())));
     assert_eq!(done(&out).outcome, broken.into());
     assert!(out.contains(&Action::StopProcess) && !asks_reset(&out));
+    assert!(!bench.report(crash()).contains(&Action::Tidy), "what it holds may be the job's");
 }
 
 #[test]

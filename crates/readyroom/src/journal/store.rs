@@ -313,9 +313,20 @@ impl Store {
                                 spent.usd
                             ])?
                     }
-                    Entry::Changed { batch, place, state, branch } => transaction
-                        .prepare_cached("UPDATE changes SET state = ?3, branch = ?4 WHERE batch = ?1 AND place = ?2")?
-                        .execute(params![batch, *place as i64, state.name(), branch])?,
+                    Entry::Changed { batch, place, state, branch, job } => {
+                        if let Some((state, outcome)) = job {
+                            transaction
+                                .prepare_cached(
+                                    "UPDATE jobs SET state = ?3, outcome = ?4 WHERE batch = ?1 AND place = ?2",
+                                )?
+                                .execute(params![batch, *place as i64, state.name(), outcome.to_string()])?;
+                        }
+                        transaction
+                            .prepare_cached(
+                                "UPDATE changes SET state = ?3, branch = ?4 WHERE batch = ?1 AND place = ?2",
+                            )?
+                            .execute(params![batch, *place as i64, state.name(), branch])?
+                    }
                     Entry::Dropped { batch, place } => transaction
                         .prepare_cached("UPDATE jobs SET state = 'dropped' WHERE batch = ?1 AND place = ?2")?
                         .execute(params![batch, *place as i64])?,

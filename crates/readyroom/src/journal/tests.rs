@@ -174,14 +174,19 @@ fn changes_come_back_in_the_order_in_which_their_jobs_ended() {
     };
     let pending = ChangeState::Pending;
     store.enter(&[ended(2, "two", pending), ended(0, "zero", pending), ended(1, "one", ChangeState::Kept)]).unwrap();
-    let applied = Entry::Changed { batch: id.clone(), place: 2, state: ChangeState::Applied, branch: None };
+    let stands = Some((JobState::Failed, json!({ "with": "its change" })));
+    let applied =
+        Entry::Changed { batch: id.clone(), place: 2, state: ChangeState::Applied, branch: None, job: stands };
     store.enter(&[applied, ended(0, "again", pending)]).unwrap();
     let found = store.changes(&id).unwrap();
     let seen: Vec<_> = found.iter().map(|(place, recorded)| (*place, recorded.state)).collect();
     assert_eq!(seen, [(2, ChangeState::Applied), (1, ChangeState::Kept), (0, pending)], "a job's last end counts");
     assert_eq!(found[2].1.change, change("again"));
     assert_eq!(store.unapplied(&id).unwrap(), 2);
-    assert_eq!(store.jobs(&id).unwrap()[0].spent, Spent { tokens: 2, usd: 1.0 });
+    let jobs = store.jobs(&id).unwrap();
+    assert_eq!(jobs[0].spent, Spent { tokens: 2, usd: 1.0 });
+    assert_eq!((jobs[2].state, jobs[2].outcome.as_ref()), (JobState::Failed, Some(&json!({ "with": "its change" }))));
+    assert_eq!(jobs[2].spent, Spent { tokens: 1, usd: 0.5 }, "it was spent once");
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub enum Entry {
         state: ChangeState,
         /// The branch that it is kept as.
         branch: Option<String>,
+        /// How the job stands with that, and its outcome, where it has one.
+        job: Option<(JobState, Value)>,
     },
     /// It is not to run any more.
     Dropped {

@@ -159,6 +159,7 @@ impl World {
                 events.push_back(state::Event::Reviewed(Box::new(Reviewed { change: None, value: None, finding })));
             }
             state::Action::StopReview => {}
+            state::Action::Tidy => events.push_back(state::Event::Tidied(Ok(()))),
             state::Action::StopProcess | state::Action::KillProcess => self.gone(at),
             state::Action::Tell(notice) => self.notices.push_back((at, notice)),
             state::Action::Request(_) if !life.alive => {}

@@ -45,6 +45,11 @@ impl Print {
     pub fn is_still(&self, earlier: &Self) -> bool {
         earlier.settled && earlier.digest == self.digest
     }
+
+    /// Whether something certainly is not as it was at an earlier print.
+    pub fn is_other(&self, earlier: &Self) -> bool {
+        earlier.digest != self.digest
+    }
 }
 
 struct Taking<'a, H> {

@@ -104,6 +104,7 @@ impl Machine {
         let success = done.outcome.is_success();
         let stopped = matches!(done.outcome, Outcome::Cancelled | Outcome::TimedOut { .. });
         out.push(Action::Tell(Notice::Done(Box::new(done))));
+        self.cleared = !matches!(process, Process::Spoiled(_));
         let spent = self.rules.recycle_after.is_some_and(|most| self.turns >= most);
         match (process, self.stop_after_turn.take()) {
             (Process::Gone(_), Some(why)) => return self.down(why, None, out),
