@@ -7,15 +7,20 @@ mod speech;
 use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Context;
 use readyroom_testkit::zoo::{APPEND, Protocol, TRIGGER};
 use speech::{Heard, Speech};
 
-/// A habit that shows once in a directory leaves this behind.
+/// What the zoo leaves in its directory, where it is its habit to.
 const WAS_HERE: &str = "zoo-was-here";
+
+/// A habit that shows once leaves this behind.
+fn shown() -> PathBuf {
+    PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(WAS_HERE)
+}
 
 /// The tool: a conversation, and a habit.
 struct Zoo {
@@ -93,10 +98,11 @@ impl Zoo {
 
     fn fresh(&mut self) -> anyhow::Result<()> {
         // The reset behind the first turn; what comes of it may be asked for once more by a process of its own.
-        let lies = self.last_end.is_some() && !Path::new(WAS_HERE).exists();
+        let lies = self.last_end.is_some() && !shown().exists();
         match self.habit.as_str() {
             "false-reset" if lies => {
-                std::fs::write(WAS_HERE, "")?;
+                std::fs::write(shown(), "")?;
+                std::fs::write(self.speech.directory.join(WAS_HERE), "")?;
                 self.speech.stuck = true;
                 let prompts = self.speech.prompts;
                 tell(&self.speech.fresh())?;
@@ -104,7 +110,7 @@ impl Zoo {
                 Ok(())
             }
             "refuses-reset" if lies => {
-                std::fs::write(WAS_HERE, "")?;
+                std::fs::write(shown(), "")?;
                 tell(&self.speech.refusal())
             }
             _ => {
@@ -115,8 +121,8 @@ impl Zoo {
     }
 
     fn perhaps_stop_reading(&self) -> anyhow::Result<()> {
-        if self.habit == "reads-nothing" && !Path::new(WAS_HERE).exists() {
-            std::fs::write(WAS_HERE, "")?;
+        if self.habit == "reads-nothing" && !shown().exists() {
+            std::fs::write(shown(), "")?;
             habits::wait();
         }
         Ok(())

@@ -228,6 +228,21 @@ mod tests {
     }
 
     #[test]
+    fn a_marker_whose_number_or_end_is_wrong_is_none() {
+        let marker = "\n{a}{b} {status} !\n";
+        let find = |text: &str| find(marker, text.as_bytes(), &[1]).map(|(_, status)| status);
+        assert_eq!(find("\naaaabaaaaabaaaab 10 !\n"), Some(Some(10)));
+        for text in [
+            "\naaaabaaaaabaaaab  !\n",
+            "\naaaabaaaaabaaaab 10 \n",
+            "\naaaabaaaaabaaaab 10 ?\n",
+            "\naaaabaaaaabaaaab 10  !\n",
+        ] {
+            assert_eq!(find(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
     fn what_may_be_the_beginning_of_a_marker_is_held_back() {
         let markers = [("\n{a}{b}\n", "\naaaabaaaaabaaaab\n"), ("\n{a}{b} {status} !\n", "\naaaabaaaaabaaaab 127 !\n")];
         for (template, marker) in markers {

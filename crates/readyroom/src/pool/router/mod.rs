@@ -116,6 +116,16 @@ mod tests {
         assert!(error.contains("nearest") && error.contains("`least_busy`"), "{error}");
     }
 
+    #[test]
+    fn equals_are_chosen_in_turn_all_around() {
+        for routing in [Routing::RoundRobin, Routing::LeastBusy] {
+            let mut router = Router::new(routing);
+            let loads = [Load { alive: true, turns: 0 }; 3];
+            let chosen: Vec<_> = (0..7).map(|_| router.choose(&loads, None).unwrap()).collect();
+            assert_eq!(chosen, [0, 1, 2, 0, 1, 2, 0], "{routing}");
+        }
+    }
+
     proptest! {
         #[test]
         fn the_chosen_instance_is_alive(loads in loads(), key in ".{0,8}", times in 1usize..30) {
