@@ -64,6 +64,10 @@ enum Part {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// What `turn` has run on one core: nanoseconds a turn of bare pipes, of ours, of ours in a runtime of one thread, and of ours
+    /// with a reset; a line a round.
+    #[command(hide = true)]
+    OneCore { instances: usize, turns: usize, rounds: usize },
     /// Launch and memory of one and of four instances of each tool.
     Tools {
         /// Only these tools.
@@ -113,6 +117,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Part::Batch => batch::run(page)?,
         Part::Fill => fill::run(page)?,
         Part::Turn { turns, rounds } => turn::run(page, turns, rounds)?,
+        Part::OneCore { instances, turns, rounds } => {
+            return turn::print_sides(instances, turns, rounds).map(|()| ExitCode::SUCCESS);
+        }
         Part::Tools { tools } => tools::run(page, &tools)?,
         Part::Diff => diff::run(page)?,
         Part::Weather { jobs } => weather::run(page, jobs)?,

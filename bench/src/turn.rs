@@ -174,38 +174,108 @@ fn own_memory() -> anyhow::Result<u64> {
     Ok(pages * 4096)
 }
 
+/// The times of a turn, round by round, so that what else the machine does weighs on all.
+#[derive(Default)]
+struct Sides {
+    bare: Vec<Duration>,
+    ours: Vec<Duration>,
+    on_one_thread: Vec<Duration>,
+    fresh: Vec<Duration>,
+}
+
+impl Sides {
+    fn measure(instances: usize, turns: usize, rounds: usize) -> anyhow::Result<Self> {
+        let many = tokio::runtime::Runtime::new()?;
+        let one = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut sides = Self::default();
+        for _ in 0..rounds {
+            sides.push([
+                bare(instances, turns)?,
+                many.block_on(asynchronous(instances, turns, Context::Keep))?,
+                one.block_on(asynchronous(instances, turns, Context::Keep))?,
+                many.block_on(asynchronous(instances, turns, Context::Fresh))?,
+            ]);
+        }
+        Ok(sides)
+    }
+
+    fn push(&mut self, [bare, ours, on_one_thread, fresh]: [Duration; 4]) {
+        self.bare.push(bare);
+        self.ours.push(ours);
+        self.on_one_thread.push(on_one_thread);
+        self.fresh.push(fresh);
+    }
+}
+
+fn rows(page: &mut Page, sides: &Sides, goal: Option<f64>) {
+    let bare = median(&sides.bare);
+    page.row(Row::times("bare pipes, blocking", &sides.bare));
+    let found = ratio(median(&sides.ours), bare);
+    let row = Row::times("readyroom", &sides.ours).ratio(found);
+    page.row(match goal {
+        Some(goal) => row.goal(format!("at most {goal}x the bare pipes"), found <= goal),
+        None => row,
+    });
+    for (name, times) in [
+        ("readyroom, in a runtime of one thread", &sides.on_one_thread),
+        ("readyroom, with a proven reset (two turns)", &sides.fresh),
+    ] {
+        page.row(Row::times(name, times).ratio(ratio(median(times), bare)));
+    }
+}
+
+/// The same in a process that has one core, as have all that it starts.
+fn on_one_core(instances: usize, turns: usize, rounds: usize) -> anyhow::Result<Sides> {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0"]).arg(std::env::current_exe()?).arg("one-core");
+    let output = command.args([instances, turns, rounds].map(|number| number.to_string())).output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut sides = Sides::default();
+    for line in String::from_utf8(output.stdout)?.lines() {
+        let times = line.split_whitespace().map(|word| Ok(Duration::from_nanos(word.parse()?)));
+        let times: Vec<Duration> = times.collect::<anyhow::Result<_>>()?;
+        sides.push(times.try_into().map_err(|_| anyhow::anyhow!("four times were expected: {line}"))?);
+    }
+    Ok(sides)
+}
+
+/// Measures and prints the four sides, for who has put this process on one core.
+#[expect(clippy::print_stdout, reason = "the process that asked reads it")]
+pub fn print_sides(instances: usize, turns: usize, rounds: usize) -> anyhow::Result<()> {
+    let sides = Sides::measure(instances, turns, rounds)?;
+    for round in 0..rounds {
+        let of = |times: &[Duration]| times[round].as_nanos();
+        println!("{} {} {} {}", of(&sides.bare), of(&sides.ours), of(&sides.on_one_thread), of(&sides.fresh));
+    }
+    Ok(())
+}
+
 /// Measures.
 pub fn run(page: &mut Page, turns: usize, rounds: usize) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let alone = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for instances in [1, 8] {
-        let (mut bares, mut ours, mut fresh, mut on_one) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            bares.push(bare(instances, turns)?);
-            ours.push(runtime.block_on(asynchronous(instances, turns, Context::Keep))?);
-            on_one.push(alone.block_on(asynchronous(instances, turns, Context::Keep))?);
-            fresh.push(runtime.block_on(asynchronous(instances, turns, Context::Fresh))?);
-        }
-        let found = ratio(median(&ours), median(&bares));
-        let proven = ratio(median(&fresh), median(&bares));
-        page.table(format!("A turn on the echo, {instances} at once"));
-        page.row(Row::times("bare pipes, blocking", &bares));
-        let row = Row::times("readyroom", &ours).ratio(found);
-        page.row(row.goal(format!("at most {GOAL}x the bare pipes"), found <= GOAL));
-        let row = Row::times("readyroom, in a runtime of one thread", &on_one);
-        page.row(row.ratio(ratio(median(&on_one), median(&bares))));
-        page.row(Row::times("readyroom, with a proven reset (two turns)", &fresh).ratio(proven));
+        let sides = on_one_core(instances, turns, rounds)?;
+        page.table(format!("A turn on the echo, {instances} at once, all of it on one core"));
+        rows(page, &sides, Some(GOAL));
+    }
+    page.note(
+        "On one core the two sides of a pipe hand the processor to each other. Where the scheduler puts them on two, each turn waits for \
+         a processor to wake, ten times as long as all that either side does: the next tables.",
+    );
+    let runtime = tokio::runtime::Runtime::new()?;
+    for instances in [1, 8] {
+        let sides = Sides::measure(instances, turns, rounds)?;
+        page.table(format!("A turn on the echo, {instances} at once, where the scheduler puts it"));
+        rows(page, &sides, None);
         if instances == 1 {
+            let bare = median(&sides.bare);
             let blocked = (0..rounds).map(|_| blocking(turns)).collect::<anyhow::Result<Vec<_>>>()?;
-            page.row(
-                Row::times("readyroom, blocking send and read_any", &blocked)
-                    .ratio(ratio(median(&blocked), median(&bares))),
-            );
-            others::rows(page, turns, rounds, median(&bares))?;
+            let row = Row::times("readyroom, blocking send and read_any", &blocked);
+            page.row(row.ratio(ratio(median(&blocked), bare)));
+            others::rows(page, turns, rounds, bare)?;
             page.note(
                 "A turn is three system calls (a wait, a read, a write; the bare pipes need the last two) and six messages between \
                  caller, pool, instance and process. A runtime of several threads hands a chain of more than three messages on to another \
-                 thread, which a turn that is alone has to wait for; with one thread, or with many turns at once, it does not.",
+                 thread, which a turn that is alone has to wait for.",
             );
         }
     }
