@@ -54,7 +54,7 @@ pub fn run(page: &mut Page) -> anyhow::Result<()> {
     page.row(against("readyroom: what the job changed", &takes));
     page.row(against("readyroom: bringing it to the caller's files", &applies));
     page.row(against("readyroom: back to the base", &resets));
-    page.row(against("readyroom: after a job that has edited nothing, instead of the last three", &looks));
+    page.row(against("readyroom: after a job that has edited nothing, instead of its change and the way back", &looks));
     Ok(())
 }
 

@@ -46,12 +46,20 @@ impl Desk {
     /// Back to what jobs start from, where anything has been written since it was: by the tool itself, at its reset, which is no
     /// job's work.
     pub fn tidy(&self) -> Result<(), WorkspaceError> {
-        let written = {
-            let clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = self.worktree.print(&self.kept);
-            clean.as_ref().is_some_and(|clean| now.is_none_or(|now| now.is_other(clean)))
-        };
-        if written { self.reset() } else { Ok(()) }
+        let now = self.worktree.print(&self.kept);
+        {
+            let mut clean = self.clean.lock().unwrap_or_else(PoisonError::into_inner);
+            match (clean.as_ref(), &now) {
+                (None, _) => return Ok(()),
+                // By now it may tell what is written from here on.
+                (Some(before), Some(after)) if after.seems(before) => {
+                    *clean = now;
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        self.reset()
     }
 
     /// Back to what the job's change holds: what came after it is gone.

@@ -10,9 +10,21 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Two writes that are closer to each other than this may have the same time; and where times are whole seconds.
-const TICK: Duration = Duration::from_millis(50);
+/// Two writes that are closer to each other than this may have the same time, where times are whole seconds.
 const COARSE: Duration = Duration::from_secs(3);
+
+/// The same where they are not: twice the kernel's tick.
+fn tick() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        let tick = rustix::time::clock_getres(rustix::time::ClockId::RealtimeCoarse);
+        Duration::try_from(tick).unwrap_or(Duration::from_millis(25)) * 2
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        Duration::from_millis(50)
+    }
+}
 
 /// The names, kinds, sizes and times of all files and directories below some. Content is not read: what is written to a file
 /// changes its time of change, which no program can set.
@@ -37,8 +49,7 @@ impl Print {
         for directory in directories {
             taking.visit(directory)?;
         }
-        let settled = taking.newest + taking.tick < began;
-        Ok(Self { digest: taking.hasher.finish(), settled })
+        Ok(Self { digest: taking.hasher.finish(), settled: taking.newest + taking.tick < began })
     }
 
     /// Whether all is certainly as it was at an earlier print.
@@ -46,9 +57,9 @@ impl Print {
         earlier.settled && earlier.digest == self.digest
     }
 
-    /// Whether something certainly is not as it was at an earlier print.
-    pub fn is_other(&self, earlier: &Self) -> bool {
-        earlier.digest != self.digest
+    /// Whether all seems to be as it was at an earlier print: a write that came right behind that may be missed.
+    pub fn seems(&self, earlier: &Self) -> bool {
+        earlier.digest == self.digest
     }
 }
 
@@ -80,8 +91,8 @@ impl<H: Hasher> Taking<'_, H> {
                 u32::try_from(nanoseconds).unwrap_or_default(),
             );
             self.newest = self.newest.max(changed);
-            if nanoseconds != 0 {
-                self.tick = TICK;
+            if nanoseconds != 0 && self.tick == COARSE {
+                self.tick = tick();
             }
         }
         Ok(())

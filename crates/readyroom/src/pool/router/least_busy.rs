@@ -7,6 +7,6 @@ pub(super) fn choose(next: &mut usize, loads: &[Load]) -> Option<usize> {
         .map(|step| (*next + step) % loads.len())
         .filter(|&at| loads[at].alive)
         .min_by_key(|&at| loads[at].turns)?;
-    *next = (chosen + 1) % loads.len();
+    *next = chosen + 1;
     Some(chosen)
 }
