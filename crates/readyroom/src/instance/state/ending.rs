@@ -134,4 +134,34 @@ impl Machine {
             out.push(Action::Tell(Notice::Available));
         }
     }
+
+    /// The conversation is known to be new.
+    pub(super) fn fresh(&mut self, proof: Proof, now: Instant, out: &mut Vec<Action>) {
+        match self.state {
+            State::Resetting { since } if self.rules.worktree => {
+                out.push(Action::Tidy);
+                self.enter(State::Tidying { since, proof }, None);
+            }
+            State::Opening { since } | State::Resetting { since } => self.proven(proof, since, now, out),
+            _ => {}
+        }
+    }
+
+    pub(super) fn tidied(&mut self, result: Result<(), Failure>, now: Instant, out: &mut Vec<Action>) {
+        match (std::mem::replace(&mut self.state, State::Down), result) {
+            (State::Tidying { since, proof }, Ok(())) => self.proven(proof, since, now, out),
+            (State::Tidying { .. }, Err(failure)) => {
+                self.stop("its worktree can't be brought back".into(), Some(failure), out);
+            }
+            (state, _) => self.state = state,
+        }
+    }
+
+    fn proven(&mut self, proof: Proof, since: Instant, now: Instant, out: &mut Vec<Action>) {
+        self.last_reset = now - since;
+        self.conversation = Conversation::New(proof.clone());
+        self.enter(State::Idle, None);
+        out.push(Action::Tell(Notice::Proven { proof, took: now - since }));
+        out.push(Action::Tell(Notice::Available));
+    }
 }
