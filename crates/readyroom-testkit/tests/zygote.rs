@@ -85,6 +85,22 @@ async fn a_fork_finds_what_a_start_finds() {
     }
 }
 
+/// A zygote works in the project's directory and outside of all confinement.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_in_the_projects_directory_is_not_imported() {
+    let probe = Probe::new();
+    let trace = probe.sandbox.home().join("imported");
+    for module in ["json", "socket", "struct", "importlib", "ctypes", "resource", "runpy", "colorsys"] {
+        let text = format!("open({:?}, 'a').write('{module}')\n", trace.display().to_string());
+        fs::write(probe.sandbox.dir().join(format!("{module}.py")), text).unwrap();
+    }
+    let cluster = probe.launch(1, Some(&["colorsys"]), "pipe").await;
+    assert!(is_fork(pids(&cluster).await[0]));
+    assert!(said(&cluster, "facts").await.contains("asked 1\n"));
+    cluster.shutdown().await;
+    assert_eq!(fs::read_to_string(trace).unwrap_or_default(), "");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn forks_are_of_one_zygote_and_each_has_a_state_of_its_own() {
     let probe = Probe::new();

@@ -5,12 +5,18 @@ and executes the text WARM, then takes frames (length in 4 bytes, little endian;
 and answers each with a frame: the process's id, or why there is none.
 """
 
+import sys
+
+# The current directory, which is the project's: nothing may be imported from there.
+FROM_TEXT = sys.path[:1] == [""]
+if FROM_TEXT:
+    del sys.path[0]
+
 import importlib
 import json
 import os
 import socket
 import struct
-import sys
 import time
 
 
@@ -168,7 +174,8 @@ def serve(program, warm, modules):
 def main():
     program, warm, modules = sys.argv[1], sys.argv[2], sys.argv[3:]
     # As for a script that is started by its path.
-    sys.path[0] = os.path.dirname(os.path.realpath(program))
+    if FROM_TEXT:
+        sys.path.insert(0, os.path.dirname(os.path.realpath(program)))
     serve(program, warm, modules)
     import runpy
 
