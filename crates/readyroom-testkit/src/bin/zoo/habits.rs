@@ -131,9 +131,11 @@ impl Zoo {
                 return tell(&end);
             }
             "end-first" => {
-                tell(&[self.speech.end("")])?;
-                tell(&self.speech.begin())?;
-                return tell(&[self.speech.say(text)]);
+                // In one piece: the beginning comes to one who has just heard the end, and never behind the next reset.
+                let mut lines = vec![self.speech.end("")];
+                lines.extend(self.speech.begin());
+                lines.push(self.speech.say(text));
+                return write(format!("{}\n", lines.join("\n")).as_bytes());
             }
             "late-end" => {
                 self.half()?;
