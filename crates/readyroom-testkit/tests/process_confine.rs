@@ -45,6 +45,19 @@ async fn nothing_outside_is_made_changed_moved_or_removed() {
 }
 
 #[tokio::test]
+async fn of_the_devices_only_the_harmless_can_be_written() {
+    let root = tempfile::tempdir().unwrap();
+    let shared = tempfile::NamedTempFile::with_prefix_in("readyroom-", "/dev/shm").unwrap();
+    let script = format!(
+        "echo x >/dev/null && echo x >/dev/zero && script -qec 'echo terminal >/dev/tty' /dev/null
+        (echo x >{}) 2>/dev/null || echo refused",
+        shared.path().display()
+    );
+    assert_eq!(confined(root.path(), &script).await, "terminal\r\nrefused\n");
+    assert_eq!(shared.as_file().metadata().unwrap().len(), 0);
+}
+
+#[tokio::test]
 async fn without_rules_all_of_it_is_possible() {
     fixture();
     let root = tempfile::tempdir().unwrap();

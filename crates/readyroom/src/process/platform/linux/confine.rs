@@ -18,6 +18,17 @@ const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
 /// Those of them that a rule about a file may have.
 const WRITE_FILE: u64 = (1 << 1) | TRUNCATE;
+/// The devices that may be written. The rest of `/dev` holds disks, and in `/dev/shm` other programs' memory.
+const DEVICES: [&str; 8] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/ptmx",
+    "/dev/pts",
+];
 /// The first version of Landlock that holds truncation too.
 const VERSION: i64 = 3;
 
@@ -45,7 +56,7 @@ pub(super) fn available() -> Result<(), String> {
     }
 }
 
-/// Rules that allow writes below `writable` and to devices, and nowhere else. A place that does not exist is made, as a
+/// Rules that allow writes below `writable` and to harmless devices, and nowhere else. A place that does not exist is made, as a
 /// directory of the user alone; where that fails, it is left out.
 pub(super) fn rules(writable: &[PathBuf]) -> io::Result<OwnedFd> {
     let attr = RulesetAttr { handled_access_fs: WRITE };
@@ -54,7 +65,9 @@ pub(super) fn rules(writable: &[PathBuf]) -> io::Result<OwnedFd> {
         let made = libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size_of::<RulesetAttr>(), 0_u32);
         owned(made)?
     };
-    allow(rules.as_fd(), Path::new("/dev"), WRITE_FILE)?;
+    for device in DEVICES {
+        allow(rules.as_fd(), Path::new(device), WRITE_FILE)?;
+    }
     for place in writable {
         // A place that is there already, or can't be made, is no reason to stop: opening it tells.
         let _ = fs::DirBuilder::new().mode(0o700).create(place);
