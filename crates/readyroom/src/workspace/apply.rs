@@ -33,15 +33,15 @@ impl Repository {
         let theirs = self.commit_of(change)?;
         let mut refused = None;
         for _ in 0..TRIES {
-            let now = self.state()?;
-            let merged = match self.merged(&now.commit, &change.base, &theirs)? {
+            let now = self.tree()?;
+            let merged = match self.merged(&now, &change.base, &theirs)? {
                 Merge::Clean(tree) => tree,
                 Merge::Conflict(files) => return Ok(Applied::Conflict(files)),
             };
-            if merged == now.tree {
+            if merged == now {
                 return Ok(Applied::Whole);
             }
-            let patch = patch(&self.root, &now.tree, &merged, false)?;
+            let patch = patch(&self.root, &now, &merged, false)?;
             // It writes nothing unless all of it fits what is there.
             match self.git(["apply", "--binary", "-"]).input(&patch).holding(&alone).bytes() {
                 Ok(_) => return Ok(Applied::Whole),
@@ -91,8 +91,9 @@ impl Repository {
         let _alone = self.alone()?;
         let theirs = self.commit_of(change)?;
         let head = self.git(["rev-parse", "HEAD^{commit}"]).line()?;
-        let Merge::Clean(tree) = self.merged(&head, &change.base, &theirs)? else { return Ok(false) };
-        if tree == self.git(["rev-parse", "HEAD^{tree}"]).line()? {
+        let now = self.git(["rev-parse", &format!("{head}^{{tree}}")]).line()?;
+        let Merge::Clean(tree) = self.merged(&now, &change.base, &theirs)? else { return Ok(false) };
+        if tree == now {
             return Ok(true);
         }
         let commit = self.git(["commit-tree", &tree, "-p", &head, "-m", message]).in_callers_name().line()?;
@@ -113,10 +114,12 @@ impl Repository {
         Ok(())
     }
 
+    /// Merges a tree and the commit of a change, both made from `base`.
     fn merged(&self, ours: &str, base: &str, theirs: &str) -> Result<Merge, WorkspaceError> {
-        let base = format!("--merge-base={base}");
+        // git finds the base by the commits' parents; that it can be told one is newer than what Debian 12 has.
+        let ours = commit_tree(&self.root, ours, base, "the caller's state")?;
         let merge = ["merge-tree", "--write-tree", "--name-only", "-z", "--no-messages"];
-        let output = Git::new(&self.root, merge).args([&base, ours, theirs]).output()?;
+        let output = Git::new(&self.root, merge).args([&ours, theirs]).output()?;
         let mut words = output.stdout.split(|byte| *byte == 0).filter(|word| !word.is_empty());
         let tree = words.next().map(|tree| String::from_utf8_lossy(tree).trim().to_owned()).unwrap_or_default();
         match output.status.code() {
