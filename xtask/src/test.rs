@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use anyhow::Context;
 
@@ -41,18 +42,48 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<bool> {
     Ok(lines.1)
 }
 
-/// Runs the tests that need no real tool: those within the crates, and the files that name none. Whether all is well.
+/// Runs the tests that need no real tool: those within the crates, and the files that name none, several at once. Whether
+/// all is well.
 pub fn own() -> anyhow::Result<bool> {
     host::run(cargo(&["build", "--workspace", "--bins"]).stdout(Stdio::null()))?;
-    let mut counts = Counts::default();
-    let within = ["test", "--quiet", "--no-fail-fast", "--lib", "--bins", "--package", "readyroom", "--package"];
-    let mut well = counted(cargo(&[&within[..], &["readyroom-cli", "--package", "xtask"]].concat()), &mut counts)?;
-    for package in ["readyroom", "readyroom-testkit", "readyroom-cli"] {
-        let files = prove::without_tools(package)?;
-        let mut command = cargo(&["test", "--quiet", "--no-fail-fast", "--package", package]);
-        command.args(files.iter().flat_map(|file| ["--test", file]));
-        well &= counted(command, &mut counts)?;
+    host::run(cargo(&["test", "--workspace", "--no-run", "--quiet"]).stdout(Stdio::null()))?;
+    let mut parts: Vec<Vec<String>> = Vec::new();
+    for package in ["readyroom-testkit", "readyroom-cli", "readyroom"] {
+        let part = |file| ["--package", package, "--test", file].map(str::to_owned).to_vec();
+        parts.extend(prove::without_tools(package)?.iter().map(|file| part(file)));
     }
+    let within = ["--lib", "--bins", "--package", "readyroom", "--package", "readyroom-cli", "--package", "xtask"];
+    parts.push(within.map(str::to_owned).to_vec());
+
+    let rest = Mutex::new(parts);
+    // Most of them wait most of the time.
+    let workers = std::thread::available_parallelism().map_or(2, usize::from) + 1;
+    let next = || rest.lock().expect("no worker panics with it").pop();
+    let work = || -> anyhow::Result<(Counts, bool)> {
+        let (mut counts, mut well) = (Counts::default(), true);
+        while let Some(part) = next() {
+            let mut command = cargo(&["test", "--quiet", "--no-fail-fast"]);
+            let output = command.args(part).stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
+            output.stdout.split(|byte| *byte == b'\n').for_each(|line| counts.line(&String::from_utf8_lossy(line)));
+            if !output.status.success() {
+                println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            }
+            well &= output.status.success();
+        }
+        Ok((counts, well))
+    };
+    let (mut counts, mut well) = (Counts::default(), true);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            let (more, ended_well) = worker.join().expect("no worker panics")?;
+            counts.passed += more.passed;
+            counts.failed += more.failed;
+            counts.ignored += more.ignored;
+            well &= ended_well;
+            anyhow::Ok(())
+        })
+    })?;
     let (lines, well) = counts.verdict(well, false);
     lines.iter().for_each(|line| println!("{line}"));
     Ok(well)

@@ -1,5 +1,7 @@
 //! What a batch's jobs changed, applied from the journal; worktrees and refs that it left.
 
+use std::collections::HashMap;
+
 use super::*;
 
 /// Brings in order what an owner who was killed left of a batch's worktrees, and applies what was to be applied. How many changes
@@ -64,6 +66,7 @@ pub fn apply(
     if recipe.workspaces.as_ref().is_some_and(|workspaces| workspaces.in_order) {
         changes.sort_by_key(|(place, _)| *place);
     }
+    let mut repositories: HashMap<&Path, Repository> = HashMap::new();
     for (place, recorded) in changes {
         let at = jobs.binary_search_by_key(&place, |job| job.place).ok();
         let Some(job) = at.map(|at| &jobs[at]).filter(|job| wanted(&job.id, &recorded)) else {
@@ -71,11 +74,14 @@ pub fn apply(
         };
         let planned: Planned = serde_json::from_value(job.spec.clone()).with_context(|| format!("job {}", job.id))?;
         let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
-        let repository = Repository::open(&kind.directory)?;
+        if !repositories.contains_key(kind.directory.as_path()) {
+            repositories.insert(&kind.directory, Repository::open(&kind.directory)?);
+        }
+        let repository = &repositories[kind.directory.as_path()];
         let input = planned.input.as_deref().or(planned.id.as_deref()).unwrap_or_default();
         let message = message.as_ref().map(|message| message.fill(input, planned.number));
         let branch = branch_name(batch, planned.number);
-        let (state, branch, line) = match bring(&repository, &recorded.change, &branch, message.as_deref())? {
+        let (state, branch, line) = match bring(repository, &recorded.change, &branch, message.as_deref())? {
             Brought::Whole(None) => (ChangeState::Applied, None, format!("applied {}", job.id)),
             Brought::Whole(Some(problem)) => {
                 (ChangeState::Applied, None, format!("applied {}; no commit was made of it: {problem}", job.id))

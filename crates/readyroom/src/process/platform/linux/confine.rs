@@ -19,16 +19,8 @@ const TRUNCATE: u64 = 1 << 14;
 /// Those of them that a rule about a file may have.
 const WRITE_FILE: u64 = (1 << 1) | TRUNCATE;
 /// The devices that may be written. The rest of `/dev` holds disks, and in `/dev/shm` other programs' memory.
-const DEVICES: [&str; 8] = [
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/tty",
-    "/dev/ptmx",
-    "/dev/pts",
-];
+const DEVICES: [&str; 8] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"];
 /// The first version of Landlock that holds truncation too.
 const VERSION: i64 = 3;
 
