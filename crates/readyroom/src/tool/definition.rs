@@ -530,9 +530,10 @@ impl Definition {
         })
     }
 
-    /// Whether the variable's value is a secret, by its name.
-    pub fn is_secret(&self, variable: &str) -> bool {
-        self.secret_env.iter().any(|pattern| regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(variable)))
+    /// Tells whether a variable's value is a secret, by its name.
+    pub fn secrecy(&self) -> impl Fn(&str) -> bool {
+        let patterns: Vec<_> = self.secret_env.iter().filter_map(|pattern| regex::Regex::new(pattern).ok()).collect();
+        move |variable| patterns.iter().any(|pattern| pattern.is_match(variable))
     }
 
     /// What a permission level means for this tool. A level that the definition says nothing about is refused where the

@@ -19,9 +19,10 @@ pub struct Secrets(Vec<String>);
 impl Secrets {
     /// Those of an environment.
     pub fn of(definition: &Definition, env: &BTreeMap<OsString, OsString>) -> Self {
+        let is_secret = definition.secrecy();
         let secret = |(name, value): (&OsString, &OsString)| {
             let value = value.to_str()?.trim();
-            (value.len() >= SHORTEST && definition.is_secret(name.to_str()?)).then(|| value.to_owned())
+            (value.len() >= SHORTEST && is_secret(name.to_str()?)).then(|| value.to_owned())
         };
         let mut values: Vec<String> = env.iter().filter_map(secret).collect();
         // One that holds another goes first.

@@ -41,7 +41,7 @@ impl Repository {
             if merged == now {
                 return Ok(Applied::Whole);
             }
-            let patch = patch(&self.root, &now, &merged, false)?;
+            let patch = patch(&self.root, &now, &merged)?;
             // It writes nothing unless all of it fits what is there.
             match self.git(["apply", "--binary", "-"]).input(&patch).holding(&alone).bytes() {
                 Ok(_) => return Ok(Applied::Whole),

@@ -54,46 +54,68 @@ pub struct Change {
     pub left_alone: Vec<PathBuf>,
 }
 
-impl Change {
-    /// What lies between two commits, whose objects are in the repository of `root`.
-    pub(super) fn between(root: &Path, base: &str, commit: &str, tree: &str) -> Result<Self, WorkspaceError> {
-        let listed = Git::new(root, ["diff-tree", "-r", "-z", "-M", "--name-status", base, commit]).bytes()?;
-        let patch = patch(root, base, commit, true)?;
-        Ok(Self {
-            base: base.to_owned(),
-            commit: commit.to_owned(),
-            tree: tree.to_owned(),
-            edits: edits(&listed),
-            patch,
-            left_alone: Vec::new(),
-        })
+/// What differs between two trees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Comparison {
+    pub differences: Vec<Difference>,
+    /// All of it in git's form, binary files included.
+    pub patch: Vec<u8>,
+}
+
+/// A file that differs between two trees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Difference {
+    pub edit: Edit,
+    /// Its mode and object before, as git writes them; zeros where it is new.
+    pub before: (String, String),
+    /// Its mode now; zeros where it is gone.
+    pub mode: String,
+}
+
+impl Comparison {
+    /// Of two trees whose objects are in the repository of `root`.
+    pub fn of(root: &Path, from: &str, to: &str) -> Result<Self, WorkspaceError> {
+        let output = diff(root, &["-z", "--raw", "-M"], from, to)?;
+        let mut rest = output.as_slice();
+        let mut next = || {
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            let word = &rest[..end];
+            rest = &rest[end + 1..];
+            Some(word)
+        };
+        let mut differences = Vec::new();
+        // `:MODE MODE OBJECT OBJECT STATUS`, then a name, or two where it was renamed. An empty word is the end.
+        while let Some(facts) = next().filter(|facts| !facts.is_empty()) {
+            let facts = String::from_utf8_lossy(facts).into_owned();
+            let facts: Vec<&str> = facts.trim_start_matches(':').split(' ').collect();
+            let ([old, new, object, _, status], Some(path)) = (&facts[..], next().map(git::path)) else { break };
+            let (kind, path, from) = match status.as_bytes().first() {
+                Some(b'R') => (EditKind::Renamed, next().map(git::path).unwrap_or_default(), Some(path)),
+                Some(b'A') => (EditKind::Added, path, None),
+                Some(b'D') => (EditKind::Deleted, path, None),
+                Some(b'T') => (EditKind::Retyped, path, None),
+                _ => (EditKind::Modified, path, None),
+            };
+            differences.push(Difference {
+                edit: Edit { kind, path, from },
+                before: ((*old).to_owned(), (*object).to_owned()),
+                mode: (*new).to_owned(),
+            });
+        }
+        Ok(Self { differences, patch: rest.to_vec() })
     }
 }
 
-/// The patch from one tree or commit to another.
-pub(super) fn patch(root: &Path, from: &str, to: &str, renames: bool) -> Result<Vec<u8>, WorkspaceError> {
-    let renames = if renames { "-M" } else { "--no-renames" };
-    Git::new(root, ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", renames])
+/// The patch from one tree to another, without renames.
+pub(super) fn patch(root: &Path, from: &str, to: &str) -> Result<Vec<u8>, WorkspaceError> {
+    diff(root, &["--no-renames"], from, to)
+}
+
+fn diff(root: &Path, how: &[&str], from: &str, to: &str) -> Result<Vec<u8>, WorkspaceError> {
+    Git::new(root, ["diff-tree", "-r", "-p", "--binary", "--full-index", "--no-ext-diff", "--no-textconv"])
+        .args(how)
         .args([from, to])
         .bytes()
-}
-
-/// Reads `--name-status -z`: a letter, then a name, or two where it was renamed.
-fn edits(listed: &[u8]) -> Vec<Edit> {
-    let mut words = listed.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-    let mut edits = Vec::new();
-    while let (Some(letter), Some(first)) = (words.next(), words.next()) {
-        let first = git::path(first);
-        let (kind, path, from) = match letter[0] {
-            b'R' => (EditKind::Renamed, words.next().map(git::path).unwrap_or_default(), Some(first)),
-            b'A' => (EditKind::Added, first, None),
-            b'D' => (EditKind::Deleted, first, None),
-            b'T' => (EditKind::Retyped, first, None),
-            _ => (EditKind::Modified, first, None),
-        };
-        edits.push(Edit { kind, path, from });
-    }
-    edits
 }
 
 fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {

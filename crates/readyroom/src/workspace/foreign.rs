@@ -3,66 +3,70 @@
 use std::path::{Path, PathBuf};
 
 use super::WorkspaceError;
+use super::change::Difference;
 use super::git::{self, Git};
 use super::repository::Scratch;
 
 /// The mode of a submodule in a tree.
 const SUBMODULE: &str = "160000";
 
-/// A file that differs between two trees.
-struct Difference {
+/// What stands for the mode of what is not there.
+const NONE: &str = "000000";
+
+/// An entry of the base that is another one, or none, in a tree.
+struct Entry {
     path: PathBuf,
-    /// Its mode and object before, as git writes them; zeros where it is new.
+    /// Its mode and object in the base, as git writes them; zeros where there is none.
     before: (String, String),
     submodule: bool,
 }
 
-/// `tree` with what is foreign as it is in `base`, and the paths that were brought back.
-pub(super) fn left_alone(root: &Path, base: &str, tree: &str) -> Result<(String, Vec<PathBuf>), WorkspaceError> {
-    let listed =
-        Git::new(root, ["diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", base, tree]).bytes()?;
-    let mut foreign = differences(&listed);
+/// `tree` with what is foreign as it is in the base, and the paths that were brought back; `None` where nothing is.
+pub(super) fn left_alone(
+    root: &Path,
+    tree: &str,
+    differences: &[Difference],
+) -> Result<Option<(String, Vec<PathBuf>)>, WorkspaceError> {
+    let mut foreign: Vec<Entry> = differences.iter().flat_map(entries).collect();
     let kept = kept_by_lfs(root, &foreign)?;
     foreign.retain(|found| found.submodule || kept.contains(&found.path));
     if foreign.is_empty() {
-        return Ok((tree.to_owned(), Vec::new()));
+        return Ok(None);
     }
     let index =
         Scratch::beside(&Git::new(root, ["rev-parse", "--path-format=absolute", "--git-path", "index"]).path()?);
     Git::new(root, ["read-tree", tree]).index(&index.0).bytes()?;
-    let mut entries = Vec::new();
-    for Difference { path, before: (mode, object), .. } in &foreign {
+    let mut lines = Vec::new();
+    for Entry { path, before: (mode, object), .. } in &foreign {
         // A mode of zero takes the entry out.
-        entries.extend_from_slice(format!("{mode} {object}\t").as_bytes());
-        entries.extend_from_slice(path.as_os_str().as_encoded_bytes());
-        entries.push(0);
+        lines.extend_from_slice(format!("{mode} {object}\t").as_bytes());
+        lines.extend_from_slice(path.as_os_str().as_encoded_bytes());
+        lines.push(0);
     }
-    Git::new(root, ["update-index", "-z", "--index-info"]).index(&index.0).input(&entries).bytes()?;
+    Git::new(root, ["update-index", "-z", "--index-info"]).index(&index.0).input(&lines).bytes()?;
     let tree = Git::new(root, ["write-tree"]).index(&index.0).line()?;
-    Ok((tree, foreign.into_iter().map(|found| found.path).collect()))
+    Ok(Some((tree, foreign.into_iter().map(|found| found.path).collect())))
 }
 
-/// Reads `--raw -z`: `:MODE MODE OBJECT OBJECT STATUS`, then the path.
-fn differences(listed: &[u8]) -> Vec<Difference> {
-    let mut words = listed.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-    let mut found = Vec::new();
-    while let (Some(facts), Some(path)) = (words.next(), words.next()) {
-        let facts = String::from_utf8_lossy(facts);
-        let mut facts = facts.trim_start_matches(':').split(' ');
-        if let (Some(old), Some(new), Some(object)) = (facts.next(), facts.next(), facts.next()) {
-            let mode = if old == "000000" { "0" } else { old };
-            found.push(Difference {
-                path: git::path(path),
-                before: (mode.to_owned(), object.to_owned()),
-                submodule: old == SUBMODULE || new == SUBMODULE,
-            });
+/// The entries that a difference is about: two where a file was renamed.
+fn entries(difference: &Difference) -> Vec<Entry> {
+    let Difference { edit, before: (mode, object), mode: after } = difference;
+    let submodule = mode == SUBMODULE || after == SUBMODULE;
+    let was = |path: &PathBuf| {
+        let mode = if mode == NONE { "0" } else { mode };
+        Entry { path: path.clone(), before: (mode.to_owned(), object.clone()), submodule }
+    };
+    match &edit.from {
+        None => vec![was(&edit.path)],
+        Some(from) => {
+            let nothing = ("0".to_owned(), "0".repeat(object.len()));
+            vec![was(from), Entry { path: edit.path.clone(), before: nothing, submodule }]
         }
     }
-    found
 }
 
 /// Those that the attribute `filter=lfs` names.
-fn kept_by_lfs(root: &Path, files: &[Difference]) -> Result<Vec<PathBuf>, WorkspaceError> {
+fn kept_by_lfs(root: &Path, files: &[Entry]) -> Result<Vec<PathBuf>, WorkspaceError> {
     let mut names = Vec::new();
     for file in files {
         names.extend_from_slice(file.path.as_os_str().as_encoded_bytes());

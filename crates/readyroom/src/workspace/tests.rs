@@ -452,6 +452,7 @@ fn submodules_and_lfs_files_are_left_alone_and_named() {
     let other = Place::new();
     place.write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n");
     place.write("large.bin", "version https://git-lfs.github.com/spec/v1\n");
+    place.write("moved.bin", "version https://git-lfs.github.com/spec/v1\noid 1\n");
     place.git(&["add", "."]);
     let other = other.root();
     place.git(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", other.to_str().unwrap(), "lib"]);
@@ -462,14 +463,16 @@ fn submodules_and_lfs_files_are_left_alone_and_named() {
     write(&tree.root().join("a.txt"), "job\n");
     write(&tree.root().join("large.bin"), "job\n");
     write(&tree.root().join("new.bin"), "job\n");
+    fs::rename(tree.root().join("moved.bin"), tree.root().join("sub/elsewhere.bin")).unwrap();
     fs::remove_dir_all(tree.root().join("lib")).unwrap();
     let change = tree.change().unwrap().unwrap();
     let mut left: Vec<_> = change.left_alone.iter().map(|path| path.to_str().unwrap()).collect();
     left.sort_unstable();
-    assert_eq!(left, ["large.bin", "lib", "new.bin"]);
+    assert_eq!(left, ["large.bin", "lib", "moved.bin", "new.bin", "sub/elsewhere.bin"]);
     assert_eq!(change.edits.len(), 1, "{:?}", change.edits);
     assert_eq!(repository.apply(&change).unwrap(), Applied::Whole);
     assert_eq!(place.read("large.bin").as_deref(), Some("version https://git-lfs.github.com/spec/v1\n"));
+    assert!(place.read("moved.bin").is_some() && place.read("sub/elsewhere.bin").is_none());
     assert!(place.read("new.bin").is_none() && place.root().join("lib/a.txt").exists());
     assert!(tree.remove(&[&change.tree]).is_ok());
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
-use super::change::Change;
+use super::change::{Change, Comparison};
 use super::foreign::left_alone;
 use super::git::{self, Git};
 use super::print::Print;
@@ -107,13 +107,23 @@ impl Worktree {
         if tree == self.base.tree {
             return Ok(None);
         }
-        let (tree, left_alone) = left_alone(&self.root, &self.base.tree, &tree)?;
-        if tree == self.base.tree {
-            return Ok(None);
-        }
-        let commit = commit_tree(&self.root, &tree, &self.base.commit, "a job's change")?;
-        let change = Change::between(&self.root, &self.base.commit, &commit, &tree)?;
-        Ok(Some(Change { left_alone, ..change }))
+        let mut compared = Comparison::of(&self.root, &self.base.tree, &tree)?;
+        let (tree, left_alone) = match left_alone(&self.root, &tree, &compared.differences)? {
+            None => (tree, Vec::new()),
+            Some((tree, _)) if tree == self.base.tree => return Ok(None),
+            Some((tree, paths)) => {
+                compared = Comparison::of(&self.root, &self.base.tree, &tree)?;
+                (tree, paths)
+            }
+        };
+        Ok(Some(Change {
+            base: self.base.commit.clone(),
+            commit: commit_tree(&self.root, &tree, &self.base.commit, "a job's change")?,
+            tree,
+            edits: compared.differences.into_iter().map(|difference| difference.edit).collect(),
+            patch: compared.patch,
+            left_alone,
+        }))
     }
 
     /// What the file system says of all in it and of its git directory, but for `keep`, paths from its top; `None` where it can't be

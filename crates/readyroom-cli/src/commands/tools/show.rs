@@ -161,15 +161,16 @@ fn prune(table: &mut toml::Table) {
 }
 
 fn value<'a>(definition: &Definition, name: &str, value: &'a str) -> &'a str {
-    if definition.is_secret(name) { NOT_SHOWN } else { value }
+    if definition.secrecy()(name) { NOT_SHOWN } else { value }
 }
 
 fn without_secrets(definition: &Definition) -> (Definition, bool) {
     let mut shown = definition.clone();
     let mut hidden = false;
+    let is_secret = definition.secrecy();
     let levels = shown.permissions.values_mut().map(|level| &mut level.env);
     for (name, value) in levels.chain([&mut shown.env]).flatten() {
-        if definition.is_secret(name) {
+        if is_secret(name) {
             *value = NOT_SHOWN.into();
             hidden = true;
         }
