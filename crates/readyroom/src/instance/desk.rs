@@ -15,6 +15,15 @@ pub struct Desk {
     clean: Mutex<Option<Print>>,
 }
 
+/// What a look at it finds behind a job.
+#[derive(Debug)]
+pub enum Look {
+    /// Nothing has been written: it is as jobs are to find it.
+    Untouched,
+    /// Something has, and this came of it; none where only ignored files differ, or nothing does any more.
+    Touched(Option<Box<Change>>),
+}
+
 impl Desk {
     /// A worktree as its first job is to find it.
     pub fn new(worktree: Worktree) -> Result<Self, WorkspaceError> {
@@ -28,9 +37,12 @@ impl Desk {
         self.worktree.root()
     }
 
-    /// What the job has changed.
-    pub fn change(&self) -> Result<Option<Change>, WorkspaceError> {
-        if self.is_clean() { Ok(None) } else { self.worktree.change() }
+    /// What the job has done to it.
+    pub fn look(&self) -> Result<Look, WorkspaceError> {
+        if self.is_clean() {
+            return Ok(Look::Untouched);
+        }
+        self.worktree.change().map(|change| Look::Touched(change.map(Box::new)))
     }
 
     /// Back to what jobs start from.
