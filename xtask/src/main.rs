@@ -10,6 +10,7 @@ mod install;
 mod lint;
 mod prove;
 mod python;
+mod suite;
 mod test;
 
 use std::process::ExitCode;
@@ -130,7 +131,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Sanitize => prove::sanitize(),
         Command::Mutants { more } => prove::mutants(&more),
         Command::Repeat { times, own, load } => {
-            prove::repeat(if own { prove::Suite::Own } else { prove::Suite::Whole }, times, load)
+            suite::repeat(if own { suite::Suite::Own } else { suite::Suite::Whole }, times, load)
         }
         Command::Wheel => {
             println!("{}", python::wheel()?.display());

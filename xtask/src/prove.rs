@@ -1,14 +1,12 @@
-//! What proves the promises beyond the tests, and takes longer than they may: fuzzing, the address sanitizer, mutants,
-//! the suite again and again, and the two long runs of `readyroom-prove`.
+//! What proves the promises beyond the tests, and takes longer than they may: fuzzing, the address sanitizer, mutants
+//! and the two long runs of `readyroom-prove`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{host, install};
+use crate::{host, install, suite};
 
 /// Runs fuzz targets (all, where none is named), each for so many seconds, and keeps what reaches new code.
 pub fn fuzz(targets: &[String], seconds: u64) -> anyhow::Result<bool> {
@@ -74,8 +72,8 @@ fn triple() -> anyhow::Result<String> {
     said.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned).context("rustc names no host")
 }
 
-/// The fuzz targets, by their files.
-fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
+/// The names of the files in a directory, without their ends.
+pub fn names(directory: &Path) -> anyhow::Result<Vec<String>> {
     let entries = std::fs::read_dir(directory).with_context(|| directory.display().to_string())?;
     let mut names: Vec<String> =
         entries.flatten().filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned())).collect();
@@ -97,7 +95,7 @@ pub fn sanitize() -> anyhow::Result<bool> {
     host::run(&mut cargo(&["build", "--package", "readyroom-testkit", "--bins"]))?;
     let mut well = cargo(&["test", "--package", "readyroom", "--lib", "process::"]).status()?.success();
     let mut tests = cargo(&["test", "--package", "readyroom-testkit", "--no-fail-fast"]);
-    for name in test_files("readyroom-testkit")?.iter().filter(|name| name.starts_with("process_")) {
+    for name in suite::test_files("readyroom-testkit")?.iter().filter(|name| name.starts_with("process_")) {
         tests.args(["--test", name]);
     }
     well &= tests.status()?.success();
@@ -111,76 +109,6 @@ pub fn mutants(more: &[String]) -> anyhow::Result<bool> {
     let mut command = Command::new(program);
     command.args(["mutants", "--output"]).arg(host::target()).args(more).current_dir(host::workspace());
     Ok(command.status()?.success())
-}
-
-/// Which tests are run again and again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Suite {
-    /// Those that need no real tool.
-    Own,
-    /// All.
-    Whole,
-}
-
-/// Runs a suite so many times, perhaps with all cores busy besides; stops at the first failure.
-pub fn repeat(suite: Suite, times: u32, load: bool) -> anyhow::Result<bool> {
-    install::tools()?;
-    install::system()?;
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        if load {
-            for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        std::hint::spin_loop();
-                    }
-                });
-            }
-        }
-        let result = (1..=times).try_for_each(|time| {
-            let started = Instant::now();
-            let well = match suite {
-                Suite::Whole => crate::test::run(None)?,
-                Suite::Own => crate::test::own()?,
-            };
-            println!(
-                "run {time} of {times}: {} after {} s",
-                if well { "well" } else { "failed" },
-                started.elapsed().as_secs()
-            );
-            ensure!(well, "run {time} failed");
-            Ok(())
-        });
-        stop.store(true, Ordering::Relaxed);
-        result.map(|()| true)
-    })
-}
-
-/// The tests of a package that need no real tool and no model: those whose files, and what they share, name none.
-pub fn without_tools(package: &str) -> anyhow::Result<Vec<String>> {
-    let directory = host::workspace().join("crates").join(package).join("tests");
-    let mut found = Vec::new();
-    for name in test_files(package)? {
-        let mut text = std::fs::read_to_string(directory.join(format!("{name}.rs")))?;
-        for shared in text.clone().lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')) {
-            // The command's own support offers real tools to those who ask, by name.
-            if shared != "support" {
-                text.push_str(&std::fs::read_to_string(directory.join(shared).join("mod.rs"))?);
-            }
-        }
-        let needs = ["Model", "tools::program", ".alone(", "Registry::builtin().expect"];
-        if !needs.iter().any(|word| text.contains(word)) {
-            found.push(name);
-        }
-    }
-    Ok(found)
-}
-
-fn test_files(package: &str) -> anyhow::Result<Vec<String>> {
-    let directory = host::workspace().join("crates").join(package).join("tests");
-    let mut files = names(&directory)?;
-    files.retain(|name| directory.join(format!("{name}.rs")).is_file());
-    Ok(files)
 }
 
 /// Builds and runs a part of `readyroom-prove`: a soak as it is used, chaos with what a debug build checks besides.

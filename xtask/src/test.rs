@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 
 use anyhow::Context;
 
-use crate::{host, install, prove, python};
+use crate::{host, install, python};
 
 /// What the test binaries said.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
+pub struct Counts {
     passed: u64,
     failed: u64,
     ignored: u64,
@@ -42,53 +41,6 @@ pub fn run(filter: Option<&str>) -> anyhow::Result<bool> {
     Ok(lines.1)
 }
 
-/// Runs the tests that need no real tool: those within the crates, and the files that name none, several at once. Whether
-/// all is well.
-pub fn own() -> anyhow::Result<bool> {
-    host::run(cargo(&["build", "--workspace", "--bins"]).stdout(Stdio::null()))?;
-    host::run(cargo(&["test", "--workspace", "--no-run", "--quiet"]).stdout(Stdio::null()))?;
-    let mut parts: Vec<Vec<String>> = Vec::new();
-    for package in ["readyroom-testkit", "readyroom-cli", "readyroom"] {
-        let part = |file| ["--package", package, "--test", file].map(str::to_owned).to_vec();
-        parts.extend(prove::without_tools(package)?.iter().map(|file| part(file)));
-    }
-    let within = ["--lib", "--bins", "--package", "readyroom", "--package", "readyroom-cli", "--package", "xtask"];
-    parts.push(within.map(str::to_owned).to_vec());
-
-    let rest = Mutex::new(parts);
-    // Most of them wait most of the time.
-    let workers = std::thread::available_parallelism().map_or(2, usize::from) + 1;
-    let next = || rest.lock().expect("no worker panics with it").pop();
-    let work = || -> anyhow::Result<(Counts, bool)> {
-        let (mut counts, mut well) = (Counts::default(), true);
-        while let Some(part) = next() {
-            let mut command = cargo(&["test", "--quiet", "--no-fail-fast"]);
-            let output = command.args(part).stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
-            output.stdout.split(|byte| *byte == b'\n').for_each(|line| counts.line(&String::from_utf8_lossy(line)));
-            if !output.status.success() {
-                println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            }
-            well &= output.status.success();
-        }
-        Ok((counts, well))
-    };
-    let (mut counts, mut well) = (Counts::default(), true);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| {
-            let (more, ended_well) = worker.join().expect("no worker panics")?;
-            counts.passed += more.passed;
-            counts.failed += more.failed;
-            counts.ignored += more.ignored;
-            well &= ended_well;
-            anyhow::Ok(())
-        })
-    })?;
-    let (lines, well) = counts.verdict(well, false);
-    lines.iter().for_each(|line| println!("{line}"));
-    Ok(well)
-}
-
 /// Runs tests, shows and counts what they say; whether they ended well.
 fn counted(mut command: Command, counts: &mut Counts) -> anyhow::Result<bool> {
     let mut child = command
@@ -107,15 +59,24 @@ fn counted(mut command: Command, counts: &mut Counts) -> anyhow::Result<bool> {
     Ok(child.wait()?.success())
 }
 
-fn cargo(args: &[&str]) -> Command {
+/// A command of cargo's for the tests.
+pub fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(args).current_dir(host::workspace()).env("READYROOM_TOOLS_DIR", host::tools());
     command
 }
 
 impl Counts {
+    /// Adds what others said.
+    pub fn add(&mut self, more: Self) {
+        self.passed += more.passed;
+        self.failed += more.failed;
+        self.ignored += more.ignored;
+        self.rules.extend(more.rules);
+    }
+
     /// Takes a line of a test binary's output, or of pytest's: `3 failed, 128 passed, 1 skipped, 1 error in 15.53s`.
-    fn line(&mut self, line: &str) {
+    pub fn line(&mut self, line: &str) {
         if let Some((numbers, time)) = line.rsplit_once(" in ")
             && time.starts_with(|sign: char| sign.is_ascii_digit())
         {
@@ -156,7 +117,7 @@ impl Counts {
     }
 
     /// The closing lines, and whether all is well. A test that is ignored has failed to show anything.
-    fn verdict(mut self, ended_well: bool, whole: bool) -> (Vec<String>, bool) {
+    pub fn verdict(mut self, ended_well: bool, whole: bool) -> (Vec<String>, bool) {
         let mut lines = Vec::new();
         if self.ignored > 0 {
             lines.push(format!("{} tests are ignored, which counts as failed", self.ignored));
