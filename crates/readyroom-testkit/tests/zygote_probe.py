@@ -1,5 +1,6 @@
 """A tool that tells what it finds about itself, so that a fork can be compared with a start."""
 
+import gc
 import os
 import resource
 import signal
@@ -26,6 +27,7 @@ def facts():
     yield "leads", os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()
     yield "descriptors", sorted(name for name in os.listdir("/proc/self/fd") if int(name) < 3), len(os.listdir("/proc/self/fd"))
     yield "streams", [(stream.encoding, stream.errors, stream.line_buffering, stream.isatty()) for stream in (sys.stdin, sys.stdout, sys.stderr)]
+    yield "garbage", gc.isenabled(), gc.get_threshold(), gc.get_debug()
     yield "threads", len(os.listdir("/proc/self/task"))
     yield "children", os.popen("cat /proc/%d/task/*/children" % os.getpid()).read().count(" ") <= 1
     yield "comm", open("/proc/self/comm").read()

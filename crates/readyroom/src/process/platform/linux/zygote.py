@@ -12,6 +12,12 @@ FROM_TEXT = sys.path[:1] == [""]
 if FROM_TEXT:
     del sys.path[0]
 
+import gc
+
+# What is imported stays: looking for garbage in it takes a fifth of the time that the imports take.
+COLLECTS = gc.isenabled()
+gc.disable()
+
 import importlib
 import json
 import os
@@ -62,6 +68,8 @@ def send(connection, message):
 
 def become(order, descriptors, program, changes):
     """In the fork: everything that a new process would have."""
+    if COLLECTS:
+        gc.enable()
     import ctypes
     import resource
     import signal
@@ -158,6 +166,8 @@ def serve(program, warm, modules):
     # What a start would have set by now, it sets here too.
     before = started_with()
     changes = {name: os.environ.get(name) for name in {*before, *os.environ} if before.get(name) != os.environ.get(name)}
+    # A fork that looks for its garbage leaves alone what it shares with the others.
+    gc.freeze()
     while True:
         descriptors = []
         length, _ = struct.unpack("<IB", receive(connection, 5, descriptors))
