@@ -139,6 +139,10 @@ marker = "{a}{b}\n"
 reset = ":reset"
 reset_ack = "context cleared"
 "#;
+    let held = |sandbox: &str| match protocol {
+        Protocol::Codex => format!("settings = {{ sandbox = \"{sandbox}\", approval = \"on-request\" }}"),
+        _ => String::new(),
+    };
     format!(
         r#"
 id = "zoo"
@@ -154,16 +158,19 @@ output_bytes = 8388608
 recycle_rss_mib = {rss}
 [permissions.read]
 prevents = ["shell", "writes"]
-settings = {{ sandbox = "read-only", approval = "on-request" }}
+{read}
 [permissions.edit]
 prevents = ["shell"]
-settings = {{ sandbox = "workspace-write", approval = "on-request" }}
+{edit}
 [permissions.full]
-settings = {{ sandbox = "danger-full-access", approval = "on-request" }}
+{full}
 "#,
         program = program.display().to_string(),
         name = protocol.name(),
         repl = if driver == "repl" { repl } else { "" },
         rss = if habit == "eats-memory" { 64 } else { 0 },
+        read = held("read-only"),
+        edit = held("workspace-write"),
+        full = held("danger-full-access"),
     )
 }

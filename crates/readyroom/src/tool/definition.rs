@@ -28,6 +28,19 @@ pub enum DriverKind {
     Oneshot,
 }
 
+impl DriverKind {
+    /// Its word in a definition.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Repl => "repl",
+            Self::Claude => "claude",
+            Self::Codex => "codex",
+            Self::Acp => "acp",
+            Self::Oneshot => "oneshot",
+        }
+    }
+}
+
 /// How bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

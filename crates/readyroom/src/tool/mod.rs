@@ -12,6 +12,7 @@ mod probe;
 mod registry;
 mod script;
 mod secrets;
+mod settings;
 pub mod trust;
 mod validate;
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use regex::Regex;
 
 use super::document::Step;
+use super::settings;
 use super::{Definition, DriverKind, PromptTo, ReplFrame, Sharing, Transport};
 use crate::job::Permissions;
 
@@ -40,10 +41,7 @@ impl Problems {
     }
 
     fn no_pattern(&mut self, path: &[Step], pattern: &str, error: &regex::Error) {
-        // The last line of the error says what is wrong; those before it draw the pattern.
-        let what = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-        let what = what.strip_prefix("error: ").unwrap_or(&what);
-        self.add(path, format!("`{pattern}` is no regular expression: {what}"), "correct it");
+        self.add(path, settings::no_pattern(pattern, error), "correct it");
     }
 }
 
@@ -54,6 +52,7 @@ pub fn problems(definition: &Definition) -> Vec<Problem> {
     environment(definition, &mut found);
     patterns(definition, &mut found);
     commands(definition, &mut found);
+    driver_settings(definition, &mut found);
     levels(definition, &mut found);
     limits(definition, &mut found);
     driver(definition, &mut found);
@@ -219,6 +218,20 @@ fn commands(definition: &Definition, found: &mut Problems) {
     }
 }
 
+fn driver_settings(definition: &Definition, found: &mut Problems) {
+    let levels = definition.permissions.iter().map(|(level, meaning)| {
+        (vec!["permissions".into(), level.to_string().as_str().into(), "settings".into()], &meaning.settings)
+    });
+    for (path, values) in [(vec!["settings".into()], &definition.settings)].into_iter().chain(levels) {
+        for (name, value) in values {
+            if let Some((message, mend)) = settings::objection(definition.driver, name, value) {
+                let path: Vec<Step> = path.iter().cloned().chain([name.as_str().into()]).collect();
+                found.add(&path, message, mend);
+            }
+        }
+    }
+}
+
 fn levels(definition: &Definition, found: &mut Problems) {
     let model = &definition.model;
     if !model.args.is_empty() && !model.args.iter().any(|arg| arg.contains("{}")) {
@@ -287,13 +300,7 @@ fn limits(definition: &Definition, found: &mut Problems) {
 
 fn driver(definition: &Definition, found: &mut Problems) {
     let kind = definition.driver;
-    let word = match kind {
-        DriverKind::Repl => "repl",
-        DriverKind::Claude => "claude",
-        DriverKind::Codex => "codex",
-        DriverKind::Acp => "acp",
-        DriverKind::Oneshot => "oneshot",
-    };
+    let word = kind.word();
     let protocol = matches!(kind, DriverKind::Claude | DriverKind::Codex | DriverKind::Acp);
     if protocol && definition.transport != Transport::Pipe {
         found.add(
@@ -512,6 +519,9 @@ mod tests {
         finds(&format!("{ACP}[commands]\ncontext = [\"/a b\"]\n"), "is not one word");
         finds(&format!("{ACP}[env]\n\"A=B\" = \"1\"\n"), "can't be a variable's name");
         finds(&format!("{ACP}[files]\n\"{{home}}/../x\" = \"1\"\n"), "is not below HOME");
+        finds(&format!("{ACP}[settings]\nguard_befor = \"^/\"\n"), "the driver `acp` has no setting `guard_befor`");
+        finds(&format!("{ACP}[permissions.read.settings]\ndenied = \"(\"\n"), "`(` is no regular expression");
+        finds(&format!("{ACP}[settings]\nunasked = \"yes\"\n"), "`yes` is no value of `unasked`");
         finds(&format!("{ACP}[model]\nargs = [\"--model\"]\n"), "no argument holds `{}`");
         finds(&format!("{ACP}[limits]\nready_seconds = 0\n"), "ready_seconds is 0");
     }

@@ -10,8 +10,8 @@ use readyroom::tool::trust::Standing;
 use readyroom::tool::{Definition, DriverKind, Registry};
 use serde::Serialize;
 
+use super::Screen;
 use super::table::{Look, Table, printable};
-use super::{Screen, show};
 use crate::exit::ExitStatus;
 
 /// What is known about a tool. The form of `--json`.
@@ -201,7 +201,7 @@ async fn look(definition: std::sync::Arc<Definition>) -> Seen {
 fn write(reports: &[Report], registry: &Registry, out: &mut dyn Write, screen: Screen) -> anyhow::Result<()> {
     let mut table = Table::new(&["TOOL", "DRIVER", "STATUS", "VERSION", "PROGRAM"]);
     for report in reports {
-        let driver = report.driver.map_or("-", show::driver_word);
+        let driver = report.driver.map_or("-", DriverKind::word);
         table.cells(vec![
             (report.id.clone(), Look::Plain),
             (driver.to_owned(), Look::Plain),

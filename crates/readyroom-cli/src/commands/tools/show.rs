@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::Context as _;
 use readyroom::Permissions;
-use readyroom::tool::{Definition, DriverKind, Entry, Registry};
+use readyroom::tool::{Definition, Entry, Registry};
 
 use super::table::printable;
 use crate::exit::ExitStatus;
@@ -27,17 +27,6 @@ pub fn run(registry: &Registry, tool: &str, out: &mut dyn Write) -> anyhow::Resu
     write!(out, "{}", text(&definition)?)?;
     out.flush()?;
     Ok(ExitStatus::Success)
-}
-
-/// The word for a driver in a definition.
-pub fn driver_word(driver: DriverKind) -> &'static str {
-    match driver {
-        DriverKind::Repl => "repl",
-        DriverKind::Claude => "claude",
-        DriverKind::Codex => "codex",
-        DriverKind::Acp => "acp",
-        DriverKind::Oneshot => "oneshot",
-    }
 }
 
 fn comments(entry: &Entry) -> Vec<String> {
