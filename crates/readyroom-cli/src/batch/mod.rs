@@ -19,7 +19,7 @@ use readyroom::journal::{
     Writer, next,
 };
 use readyroom::workspace::{Repository, Worktrees};
-use readyroom::{Budget, Context, FailureKind, Outcome, Permissions, Routing, Spent};
+use readyroom::{Budget, Context, FailureKind, Outcome, Routing, Spent};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -187,19 +187,20 @@ impl Journal {
         &self.batch
     }
 
-    /// A job's gate: writes down that it is going to be sent, and opens when that is durable. What can't be written goes to
-    /// `failed`, and the gate stays closed.
+    /// A job's gate: writes down that it is going to be sent, and opens when that stands. What can't be written goes to
+    /// `failed`, and the gate stays closed. `safe`: it may run a second time.
     pub fn gate<F: FnOnce(Arc<JournalError>) + Send + 'static>(
         &self,
         job: usize,
+        safe: bool,
         failed: F,
     ) -> impl Future<Output = bool> + Send + use<F> {
-        let entry = Entry::Begun { batch: self.batch.clone(), place: self.places[job] };
+        let entry = Entry::Begun { batch: self.batch.clone(), place: self.places[job], safe };
         let writer = Arc::clone(&self.writer);
         async move {
-            let (told, durable) = tokio::sync::oneshot::channel();
+            let (told, written) = tokio::sync::oneshot::channel();
             writer.enter(entry, move |result| drop(told.send(result)));
-            match durable.await {
+            match written.await {
                 Ok(Ok(())) => true,
                 Ok(Err(error)) => {
                     failed(error);

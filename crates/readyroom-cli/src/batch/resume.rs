@@ -124,13 +124,7 @@ fn go_on(
         let planned: Planned =
             serde_json::from_value(job.spec).with_context(|| format!("job {} of batch {batch}", job.id))?;
         let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
-        // What can change nothing, or nothing but a worktree that is brought back, does no harm when it is done twice.
-        let safe = match kind.permissions {
-            Permissions::Read => true,
-            Permissions::Edit => kind.worktree,
-            Permissions::Full => false,
-        };
-        match next(job.state, safe, wishes) {
+        match next(job.state, kind.is_safe(), wishes) {
             Next::Run => {
                 places.push(job.place);
                 before.jobs.push(job.spent);

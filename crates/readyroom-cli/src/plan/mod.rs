@@ -74,6 +74,17 @@ pub struct PoolKind {
     pub worktree: bool,
 }
 
+impl PoolKind {
+    /// Whether a job may run a second time: it can change nothing, or nothing but a worktree that is brought back.
+    pub fn is_safe(&self) -> bool {
+        match self.permissions {
+            Permissions::Read => true,
+            Permissions::Edit => self.worktree,
+            Permissions::Full => false,
+        }
+    }
+}
+
 impl Planned {
     /// What names it in its batch: its id, its input without `./` and the like, or its number.
     pub fn key(&self) -> String {

@@ -389,7 +389,9 @@ impl Shell {
         let planned = &self.plan.jobs[job];
         let kept = self.kept.clone();
         let budget = self.settings.job_budget.after(&self.spent.jobs[job]);
-        let begun = self.journal.as_ref().map(|j| j.gate(job, move |error| drop(kept.send(News::NotBegun(error)))));
+        let safe = self.plan.pools[planned.pool].kind.is_safe();
+        let unwritten = move |error| drop(kept.send(News::NotBegun(error)));
+        let begun = self.journal.as_ref().map(|journal| journal.gate(job, safe, unwritten));
         let stopped = Arc::clone(&self.stopped);
         // What has not begun when the run stops never does.
         let gate = async move {

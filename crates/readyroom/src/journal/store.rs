@@ -122,6 +122,16 @@ pub struct Job {
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    durable: Durable,
+}
+
+/// What a write outlasts when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    /// The process that wrote it, however it ends. A later write of the other kind makes this one durable, too.
+    Here,
+    /// A power cut.
+    OnDisk,
 }
 
 impl Store {
@@ -153,7 +163,7 @@ impl Store {
             .open(path)
             .map_err(failed)?;
         let connection = Connection::open(path).map_err(|error| database(path, &error))?;
-        let mut store = Self { connection, path: path.to_owned() };
+        let mut store = Self { connection, path: path.to_owned(), durable: Durable::Here };
         store.prepare().map_err(|error| match error {
             Prepare::Newer(found) => {
                 JournalError::Newer { path: path.to_owned(), found, known: MIGRATIONS.len() as i64 }
@@ -174,8 +184,7 @@ impl Store {
             return Err(Prepare::Newer(found));
         }
         self.connection.pragma_update(None, "journal_mode", "wal")?;
-        // An outcome that was acknowledged must be there after a power cut.
-        self.connection.pragma_update(None, "synchronous", "full")?;
+        self.outlast(Durable::OnDisk)?;
         if found < known {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             // Somebody else may have done it meanwhile.
@@ -276,15 +285,20 @@ impl Store {
         })
     }
 
-    /// Writes entries, all or none. Durable when this returns.
+    /// Writes entries, all or none. Durable when this returns; where all of them are beginnings of jobs that may run a second
+    /// time, they outlast this process, and only the next write of another kind makes sure of a power cut.
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn enter<'a>(&mut self, entries: impl IntoIterator<Item = &'a Entry>) -> Result<(), JournalError> {
-        self.write(|transaction| {
+    pub fn enter<'a, E>(&mut self, entries: E) -> Result<(), JournalError>
+    where
+        E: IntoIterator<Item = &'a Entry> + Clone,
+    {
+        let safe = entries.clone().into_iter().all(|entry| matches!(entry, Entry::Begun { safe: true, .. }));
+        self.write_durably(if safe { Durable::Here } else { Durable::OnDisk }, |transaction| {
             for entry in entries {
                 match entry {
-                    Entry::Begun { batch, place } => transaction
+                    Entry::Begun { batch, place, .. } => transaction
                         .prepare_cached(
                             "UPDATE jobs SET state = 'running', attempts = attempts + 1 WHERE batch = ?1 AND place = ?2",
                         )?
@@ -425,13 +439,42 @@ impl Store {
     }
 
     fn write<T>(&mut self, what: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, JournalError> {
+        self.write_durably(Durable::OnDisk, what)
+    }
+
+    fn write_durably<T>(
+        &mut self,
+        durable: Durable,
+        what: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, JournalError> {
         let written = (|| {
+            self.outlast(durable)?;
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = what(&transaction)?;
             transaction.commit()?;
             Ok(value)
         })();
         written.map_err(|error: rusqlite::Error| database(&self.path, &error))
+    }
+
+    /// Has what is written from here on outlast so much.
+    fn outlast(&mut self, durable: Durable) -> rusqlite::Result<()> {
+        if self.durable != durable {
+            let synchronous = match durable {
+                Durable::Here => "normal",
+                Durable::OnDisk => "full",
+            };
+            self.connection.pragma_update(None, "synchronous", synchronous)?;
+            self.durable = durable;
+        }
+        Ok(())
+    }
+
+    /// Whether the last write waited for the disk.
+    #[cfg(test)]
+    pub(super) fn waits_for_disk(&self) -> bool {
+        // 1 is `normal`, 2 is `full`.
+        self.connection.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap() >= 2
     }
 
     fn read<T>(&self, what: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {

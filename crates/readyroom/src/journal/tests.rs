@@ -21,6 +21,28 @@ fn batch(directory: &Path, jobs: usize) -> NewBatch {
     }
 }
 
+fn begun(batch: &str, place: usize) -> Entry {
+    Entry::Begun { batch: batch.to_owned(), place, safe: false }
+}
+
+#[test]
+fn only_the_beginning_of_what_may_run_twice_does_not_wait_for_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let mut store = Store::open(&path).unwrap();
+    assert!(store.waits_for_disk());
+    let id = store.create(&batch(dir.path(), 3)).unwrap();
+    let safe = Entry::Begun { batch: id.clone(), place: 0, safe: true };
+    store.enter(std::slice::from_ref(&safe)).unwrap();
+    assert!(!store.waits_for_disk());
+    assert_eq!(Store::open(&path).unwrap().jobs(&id).unwrap()[0].state, JobState::Running);
+    store.enter(&[safe.clone(), begun(&id, 1)]).unwrap();
+    assert!(store.waits_for_disk());
+    store.enter(&[safe]).unwrap();
+    store.enter(&[Entry::Lost { batch: id, place: 2 }]).unwrap();
+    assert!(store.waits_for_disk());
+}
+
 #[test]
 fn a_batch_comes_back_as_it_was_written() {
     let dir = tempfile::tempdir().unwrap();
@@ -39,9 +61,7 @@ fn a_batch_comes_back_as_it_was_written() {
         spent: Spent { tokens: 5, usd: 0.5 },
         change: None,
     };
-    store
-        .enter(&[Entry::Begun { batch: id.clone(), place: 1 }, ended, Entry::Begun { batch: id.clone(), place: 2 }])
-        .unwrap();
+    store.enter(&[begun(&id, 1), ended, begun(&id, 2)]).unwrap();
     drop(store);
 
     let store = Store::open(&path).unwrap();
@@ -111,7 +131,7 @@ fn the_writer_tells_when_it_is_durable_or_can_not_be() {
     let (sender, told) = mpsc::channel();
     for place in 0..100 {
         let (sender, path, id) = (sender.clone(), path.clone(), id.clone());
-        writer.enter(Entry::Begun { batch: id.clone(), place }, move |result| {
+        writer.enter(begun(&id, place), move |result| {
             // Another connection sees it.
             let seen = Store::open(&path).unwrap().jobs(&id).unwrap()[place].state;
             sender.send((result.is_ok(), seen)).unwrap();

@@ -22,6 +22,8 @@ pub enum Entry {
         batch: String,
         /// The job's place.
         place: usize,
+        /// Whether it may run a second time: then the entry outlasts its owner, but perhaps not a power cut.
+        safe: bool,
     },
     /// An attempt has ended, and nothing of it counts: the job waits as if it had never been sent.
     Requeued {
