@@ -107,7 +107,8 @@ impl Writer {
         Ok(Self { entries: Some(entries), thread: Some(thread), _lease: lease })
     }
 
-    /// Has an entry written. `told` is called on the writer's thread, when it is durable or can't be written.
+    /// Has an entry written. `told` is called on the writer's thread, when it is as durable as [`Store::enter`] makes it, or
+    /// can't be written.
     pub fn enter(&self, entry: Entry, told: impl FnOnce(Result<(), Arc<JournalError>>) + Send + 'static) {
         if let Some(entries) = &self.entries {
             // The thread lives as long as this does.
