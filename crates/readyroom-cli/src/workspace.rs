@@ -174,8 +174,7 @@ impl Workspaces {
     pub fn of(&self, batch: &str, at: usize, kind: &PoolKind) -> anyhow::Result<Option<Worktrees>> {
         let Some(base) = self.bases.get(at).cloned().flatten() else { return Ok(None) };
         let repository = Repository::open(&kind.directory).context("the batch's repository")?;
-        let place = place(batch)?.join((at + 1).to_string());
-        let mut worktrees = Worktrees::new(repository, base, &place)?;
+        let mut worktrees = Worktrees::new(repository, base, &place()?, format!("{batch}.{}", at + 1))?;
         for (path, how) in &self.brought {
             worktrees = worktrees.bring(path, *how);
         }
@@ -186,24 +185,10 @@ impl Workspaces {
     }
 }
 
-/// Where the worktrees of a batch are: in the user's state directory, wherever its journal is, so that they lie in no
-/// repository.
-///
-/// # Errors
-/// There is no such directory.
-pub fn place(batch: &str) -> anyhow::Result<PathBuf> {
+/// Where worktrees are: in the user's state directory, wherever the journal is, so that they lie in no repository.
+fn place() -> anyhow::Result<PathBuf> {
     let journal = Store::default_path()?;
-    Ok(journal.parent().unwrap_or(Path::new("/")).join("worktrees").join(batch))
-}
-
-/// Removes the place of a batch's worktrees, if none is left in it.
-pub fn leave(batch: &str) {
-    if let Ok(place) = place(batch) {
-        for pool in std::fs::read_dir(&place).into_iter().flatten().flatten() {
-            let _ = std::fs::remove_dir(pool.path());
-        }
-        let _ = std::fs::remove_dir(place);
-    }
+    Ok(journal.parent().unwrap_or(Path::new("/")).join("worktrees"))
 }
 
 /// What became of a change.

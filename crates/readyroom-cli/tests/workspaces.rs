@@ -420,6 +420,7 @@ fn odd_repositories_work_or_are_refused_before_anything_is_sent() {
     place.finish(command).expect(2).says("git was not found on PATH").says("--workspace shared");
     // A place for worktrees that can't be written to: nothing is sent, and the batch goes on when there is one.
     let blocked = place.sandbox.home().join(".local/state/readyroom/worktrees");
+    fs::remove_dir(&blocked).unwrap();
     fs::write(&blocked, "").unwrap();
     let failed = place.run(&["@edit {} new", "f2"]);
     assert!(failed.code() == 2 || failed.code() == 3, "{failed:#?}");
@@ -450,8 +451,7 @@ fn a_resume_keeps_the_order_in_which_changes_were_to_come() {
     place.nothing_left();
     assert_eq!((place.read("f1"), place.read("f3")), ("new\n".into(), "3\n".into()));
     let trees = place.sandbox.home().join(".local/state/readyroom/worktrees");
-    let batch = fs::read_dir(trees).unwrap().next().unwrap().unwrap().path();
-    fs::write(batch.join("1/go"), "").unwrap();
+    fs::write(trees.join("go"), "").unwrap();
     let resumed = readyroom(&place, &["resume"]).expect(0);
     let log = place.sandbox.git(&["log", "--format=%s", "-4"]);
     assert_eq!(log, "4\n3\n2\n1\n", "{resumed:#?}");

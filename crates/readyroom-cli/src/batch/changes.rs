@@ -129,16 +129,13 @@ fn with_change(stood: JobState, mut outcome: Value, state: ChangeState, branch: 
 pub fn clear(batch: &Batch) -> Vec<String> {
     let mut problems = put_away(batch);
     problems.extend(each_worktrees(batch, |worktrees| Ok(worktrees.repository().forget(&batch.id)?)));
-    crate::workspace::leave(&batch.id);
     problems
 }
 
 /// Removes worktrees that a batch's owner left, and keeps what they held as commits. What could not be removed, in sentences.
 pub fn put_away(batch: &Batch) -> Vec<String> {
     let left = format!("{}/left", batch.id);
-    let problems = each_worktrees(batch, |worktrees| Ok(worktrees.salvage(&left).map(drop)?));
-    crate::workspace::leave(&batch.id);
-    problems
+    each_worktrees(batch, |worktrees| Ok(worktrees.salvage(&left).map(drop)?))
 }
 
 /// What went wrong in doing something with the worktrees of each kind of job.

@@ -124,7 +124,6 @@ fn go_on(
         ));
     }
     if plan.jobs.is_empty() {
-        crate::workspace::leave(journal.batch());
         say::stderr(&format!("batch {}: nothing is left to run", journal.batch()));
         return Ok(if lost.is_empty() && conflicts == 0 { ExitStatus::Success } else { ExitStatus::SomeFailed });
     }

@@ -144,7 +144,6 @@ impl Shell {
                     left.push(error.to_string());
                 }
             }
-            crate::workspace::leave(&batch);
             left
         });
         for line in left.await.unwrap_or_default() {

@@ -327,11 +327,26 @@ fn what_holds_something_unrecorded_is_found_and_kept() {
     let root = tree.root().to_owned();
     write(&root.join("new"), "job\n");
     assert!(!tree.remove(&[]).unwrap());
-    let mut left = Worktree::left_below(&repository, place.dir.path(), &base).unwrap();
-    left.retain(|tree| tree.root() != repository.root());
+    let left = Worktree::left(&repository, &base, |found| found == root).unwrap();
     let [tree] = &left[..] else { panic!("{left:?}") };
     let change = tree.change().unwrap().unwrap();
     assert!(tree.clone().remove(&[&change.tree]).unwrap() && !root.exists());
+}
+
+#[test]
+fn worktrees_of_others_in_the_same_place_are_left_alone() {
+    let place = Place::new();
+    let repository = place.open();
+    let base = repository.snapshot("base").unwrap();
+    let named = |name| Worktrees::new(repository.clone(), base.clone(), &place.dir.path().join("trees"), name).unwrap();
+    let (one, other) = (named("batch.1"), named("batch.1.1"));
+    let (kept, gone) = (other.prepare(0).unwrap(), one.prepare(0).unwrap());
+    assert_eq!(kept.root().parent(), gone.root().parent(), "no directory deeper than it has to be");
+    assert!(one.remove(&[]).unwrap().is_empty());
+    assert!(kept.root().is_dir() && !gone.root().exists());
+    write(&kept.root().join("new"), "job\n");
+    assert_eq!((one.salvage("one").unwrap(), other.salvage("other").unwrap()), (0, 1));
+    assert!(!kept.root().exists());
 }
 
 #[test]

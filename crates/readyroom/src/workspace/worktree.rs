@@ -148,14 +148,18 @@ impl Worktree {
         Ok(true)
     }
 
-    /// The worktrees below `place` that earlier runs left, each with what its HEAD was made from taken as its base.
+    /// The worktrees that are there, of those whose root is wanted, each with `base` taken as its base.
     ///
     /// # Errors
     /// git failed.
-    pub fn left_below(repository: &Repository, place: &Path, base: &Snapshot) -> Result<Vec<Self>, WorkspaceError> {
+    pub fn left(
+        repository: &Repository,
+        base: &Snapshot,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> Result<Vec<Self>, WorkspaceError> {
         let listed = repository.git(["worktree", "list", "--porcelain", "-z"]).bytes()?;
         let roots = listed.split(|byte| *byte == 0).filter_map(|line| line.strip_prefix(b"worktree ")).map(git::path);
-        let left = roots.filter(|root| root.starts_with(place) && root.is_dir());
+        let left = roots.filter(|root| wanted(root) && root.is_dir());
         Ok(left
             .map(|root| {
                 // One that git can't read has none; whoever looks at it is told.

@@ -29,22 +29,31 @@ pub struct Worktrees {
     repository: Repository,
     base: Snapshot,
     place: PathBuf,
+    name: String,
     brought: Vec<(PathBuf, Bring)>,
     setup: Option<Vec<String>>,
 }
 
 impl Worktrees {
-    /// Worktrees of `repository` that start from `base`, in the directory `place`: one for each instance, named by its index.
-    /// The place is made, for its user's eyes only.
+    /// Worktrees of `repository` that start from `base`: one for each instance, `NAME.INDEX` in the directory `place`, which may
+    /// hold those of others, of other names. The place is made, for its user's eyes only.
+    ///
+    /// All lie side by side, since tools look for their instructions in each directory above the one that they work in, for each
+    /// job anew.
     ///
     /// # Errors
     /// The place can't be made.
-    pub fn new(repository: Repository, base: Snapshot, place: &Path) -> Result<Self, WorkspaceError> {
+    pub fn new(
+        repository: Repository,
+        base: Snapshot,
+        place: &Path,
+        name: impl Into<String>,
+    ) -> Result<Self, WorkspaceError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(place);
         let place = made
             .and_then(|()| place.canonicalize())
             .map_err(|source| WorkspaceError::Io { path: place.into(), source })?;
-        Ok(Self { repository, base, place, brought: Vec::new(), setup: None })
+        Ok(Self { repository, base, place, name: name.into(), brought: Vec::new(), setup: None })
     }
 
     /// Has something brought in that git ignores: a path from the repository's top. What `.worktreeinclude` there names,
@@ -74,7 +83,14 @@ impl Worktrees {
 
     /// The top of an instance's worktree.
     pub fn root(&self, index: usize) -> PathBuf {
-        self.place.join(index.to_string())
+        self.place.join(format!("{}.{index}", self.name))
+    }
+
+    /// Whether this is the root of one of these.
+    fn is_own(&self, root: &Path) -> bool {
+        let name = root.strip_prefix(&self.place).ok().and_then(Path::to_str);
+        let index = name.and_then(|name| name.strip_prefix(&self.name)?.strip_prefix('.'));
+        index.is_some_and(|index| index.parse::<usize>().is_ok())
     }
 
     /// The worktree of an instance as its first job finds it, but for what the setup does. One that is there already is taken
@@ -84,8 +100,8 @@ impl Worktrees {
     /// The place can't be written to, or git failed.
     pub fn prepare(&self, index: usize) -> Result<Worktree, WorkspaceError> {
         let root = self.root(index);
-        let known = Worktree::left_below(&self.repository, &self.place, &self.base)?;
-        let mut worktree = match known.into_iter().find(|there| there.root() == root) {
+        let known = Worktree::left(&self.repository, &self.base, |there| there == root)?;
+        let mut worktree = match known.into_iter().next() {
             Some(there) => {
                 there.reset(&[])?;
                 there
@@ -128,7 +144,7 @@ impl Worktrees {
 
     /// Those that are there.
     fn left(&self) -> Result<Vec<Worktree>, WorkspaceError> {
-        let mut left = Worktree::left_below(&self.repository, &self.place, &self.base)?;
+        let mut left = Worktree::left(&self.repository, &self.base, |root| self.is_own(root))?;
         for worktree in &mut left {
             worktree.brought = self.unignored(worktree.root())?;
         }
@@ -192,8 +208,6 @@ impl Worktrees {
                 stayed.push(root);
             }
         }
-        // What is not empty stays.
-        let _ = fs::remove_dir(&self.place);
         Ok(stayed)
     }
 }
