@@ -100,6 +100,32 @@ fn later_files_on_the_command_line_stand_above_earlier_ones() {
 }
 
 #[test]
+fn nothing_of_the_layers_below_another_driver_counts() {
+    let world = World::new();
+    let mut layers = world.layers();
+    let own = "driver = \"oneshot\"\nargv = [\"gemini\", \"-p\"]\n[oneshot]\nprompt = \"arg\"\n";
+    let user = world.write("config/gemini.toml", own);
+    let above = world.write("x/gemini.toml", "summary = \"mine\"\n");
+    layers = layers.with_file(&above);
+    let registry = Registry::load(&layers).unwrap();
+    let entry = registry.get("gemini").unwrap();
+    let sources: Vec<_> = entry.layers.iter().map(|(source, _)| source.file.clone().unwrap()).collect();
+    assert_eq!(sources, [user, above]);
+    let definition = &entry.definition;
+    assert!(definition.settings.is_empty() && definition.env.is_empty(), "{definition:#?}");
+    // What the built-in one prevents, its protocol prevents.
+    let builtin = Registry::builtin().unwrap();
+    let says = |of: &Registry| of.get("gemini").unwrap().definition.permissions.contains_key(&Permissions::Read);
+    assert!(says(&builtin) && !says(&registry));
+
+    world.write("config/gemini.toml", "driver = \"oneshot\"\n");
+    let found = mistakes(&layers);
+    assert!(found.contains("the definition of `gemini` has no `argv`"), "{found}");
+    world.write("config/gemini.toml", "driver = \"acp\"\n");
+    assert!(says(&Registry::load(&layers).unwrap()), "the same driver is no other");
+}
+
+#[test]
 fn a_file_alone_adds_a_tool() {
     let world = World::new();
     world.write("config/own.toml", OWN);

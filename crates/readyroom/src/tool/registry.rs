@@ -396,9 +396,10 @@ fn same_program(entries: &BTreeMap<String, Entry>, program: &str) -> Option<(Str
 fn entry(
     id: &str,
     documents: &[Document],
-    layers: Vec<(Source, toml::Table)>,
+    mut layers: Vec<(Source, toml::Table)>,
     other_name_of: Option<String>,
 ) -> Result<Entry, Vec<DefinitionError>> {
+    layers.drain(..first_in_force(&layers));
     let mut merged = toml::Table::new();
     for (_, table) in &layers {
         merge(&mut merged, table.clone());
@@ -423,6 +424,20 @@ fn entry(
     let errors: Vec<_> =
         problems(&definition).iter().map(|problem| at(&problem.path, &problem.message, &problem.mend)).collect();
     if errors.is_empty() { Ok(Entry { definition: Arc::new(definition), layers, other_name_of }) } else { Err(errors) }
+}
+
+/// The lowest layer that counts: what layers below one with another driver say, and what their levels prevent, is true of
+/// their driver only.
+fn first_in_force(layers: &[(Source, toml::Table)]) -> usize {
+    let (mut first, mut driver) = (0, None);
+    for (at, (_, table)) in layers.iter().enumerate() {
+        let own = table.get("driver");
+        if own.is_some() && driver.is_some() && own != driver {
+            first = at;
+        }
+        driver = own.or(driver);
+    }
+    first
 }
 
 /// How many letters must be added, taken out or changed to make `b` of `a`.

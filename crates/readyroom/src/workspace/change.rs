@@ -88,7 +88,13 @@ impl Comparison {
         while let Some(facts) = next().filter(|facts| !facts.is_empty()) {
             let facts = String::from_utf8_lossy(facts).into_owned();
             let facts: Vec<&str> = facts.trim_start_matches(':').split(' ').collect();
-            let ([old, new, object, _, status], Some(path)) = (&facts[..], next().map(git::path)) else { break };
+            let ([old, new, object, _, status], Some(path)) = (&facts[..], next().map(git::path)) else {
+                return Err(WorkspaceError::Git {
+                    command: format!("diff-tree {from} {to}"),
+                    directory: root.to_owned(),
+                    message: format!("its list of changes holds `{}`", facts.join(" ")),
+                });
+            };
             let (kind, path, from) = match status.as_bytes().first() {
                 Some(b'R') => (EditKind::Renamed, next().map(git::path).unwrap_or_default(), Some(path)),
                 Some(b'A') => (EditKind::Added, path, None),
