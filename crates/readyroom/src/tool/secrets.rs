@@ -1,7 +1,10 @@
-//! Keeps the values of secret variables out of what is told: errors, events, logs.
+//! Keeps the values of secret variables, and what is secret in a variable that holds JSON, out of what is told: errors,
+//! events, logs.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+
+use serde_json::Value;
 
 use super::Definition;
 use crate::error::Failure;
@@ -20,11 +23,20 @@ impl Secrets {
     /// Those of an environment.
     pub fn of(definition: &Definition, env: &BTreeMap<OsString, OsString>) -> Self {
         let is_secret = definition.secrecy();
-        let secret = |(name, value): (&OsString, &OsString)| {
-            let value = value.to_str()?.trim();
-            (value.len() >= SHORTEST && is_secret(name.to_str()?)).then(|| value.to_owned())
-        };
-        let mut values: Vec<String> = env.iter().filter_map(secret).collect();
+        let texts = env.iter().filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)));
+        Self::all(texts.flat_map(|(name, value)| match is_secret(name) {
+            true => vec![value.trim().to_owned()],
+            false => in_json(value, &is_secret),
+        }))
+    }
+
+    /// Those in the value of a variable that is no secret as a whole.
+    pub fn within(definition: &Definition, value: &str) -> Self {
+        Self::all(in_json(value, &definition.secrecy()))
+    }
+
+    fn all(values: impl IntoIterator<Item = String>) -> Self {
+        let mut values: Vec<String> = values.into_iter().filter(|value| value.len() >= SHORTEST).collect();
         // One that holds another goes first.
         values.sort_by_key(|value| std::cmp::Reverse(value.len()));
         values.dedup();
@@ -47,6 +59,27 @@ impl Secrets {
     }
 }
 
+/// The texts in a JSON value that are secrets by their own name, or by that of something that they are in: as they are, and as
+/// JSON writes them.
+fn in_json(text: &str, is_secret: &impl Fn(&str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    let Ok(whole) = serde_json::from_str::<Value>(text) else { return found };
+    let mut open = vec![(&whole, false)];
+    while let Some((value, secret)) = open.pop() {
+        match value {
+            Value::Object(members) => {
+                open.extend(members.iter().map(|(name, value)| (value, secret || is_secret(name))));
+            }
+            Value::Array(values) => open.extend(values.iter().map(|value| (value, secret))),
+            Value::String(text) if secret => {
+                found.extend([text.clone(), value.to_string().trim_matches('"').to_owned()]);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +93,10 @@ mod tests {
             ("MY_TOKEN", "sk-0123456789-longer"),
             ("SHORT_KEY", "abc"),
             ("LANG", "en_US.UTF-8"),
+            (
+                "CONFIG",
+                r#"{"name":"en_US.UTF-8","of":[{"apiKey":"in\\json-01"},{"tokens":{"a":"in-json-02"}}],"token":7}"#,
+            ),
         ];
         let env = env.map(|(name, value)| (name.into(), value.into())).into();
         let secrets = Secrets::of(&definition, &env);
@@ -68,5 +105,8 @@ mod tests {
         secrets.hide_in(&mut failure);
         assert_eq!(failure.message, "no: [secret] and abc");
         assert_eq!(failure.evidence, "key=[secret], en_US.UTF-8");
+        let mut text = r#"{"apiKey":"in\\json-01"} is in\json-01, and in-json-02"#.to_owned();
+        secrets.hide(&mut text);
+        assert_eq!(text, r#"{"apiKey":"[secret]"} is [secret], and [secret]"#);
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anyhow::Context as _;
 use readyroom::Permissions;
-use readyroom::tool::{Definition, Entry, Registry};
+use readyroom::tool::{Definition, Entry, Registry, Secrets};
 
 use super::table::printable;
 use crate::exit::ExitStatus;
@@ -91,6 +91,7 @@ fn comments(entry: &Entry) -> Vec<String> {
             ));
         }
         for (name, text) in &level.json_env {
+            let text = self::value(definition, name, text);
             lines.push(format!("  with permissions {permissions}, environment: {name} with {text} over what it holds"));
         }
         for case in &level.refused_where {
@@ -149,21 +150,23 @@ fn prune(table: &mut toml::Table) {
     });
 }
 
-fn value<'a>(definition: &Definition, name: &str, value: &'a str) -> &'a str {
-    if definition.secrecy()(name) { NOT_SHOWN } else { value }
+/// A variable's value without what is secret in it.
+fn value(definition: &Definition, name: &str, value: &str) -> String {
+    if definition.secrecy()(name) {
+        return NOT_SHOWN.into();
+    }
+    let mut shown = value.to_owned();
+    Secrets::within(definition, value).hide(&mut shown);
+    shown
 }
 
 fn without_secrets(definition: &Definition) -> (Definition, bool) {
     let mut shown = definition.clone();
-    let mut hidden = false;
-    let is_secret = definition.secrecy();
-    let levels = shown.permissions.values_mut().map(|level| &mut level.env);
+    let levels = shown.permissions.values_mut().flat_map(|level| [&mut level.env, &mut level.json_env]);
     for (name, value) in levels.chain([&mut shown.env]).flatten() {
-        if is_secret(name) {
-            *value = NOT_SHOWN.into();
-            hidden = true;
-        }
+        *value = self::value(definition, name, value);
     }
+    let hidden = shown != *definition;
     (shown, hidden)
 }
 
@@ -188,12 +191,14 @@ mod tests {
     fn secrets_are_not_shown() {
         let definition: Definition = toml::from_str(
             "id = \"t\"\ndriver = \"acp\"\nargv = [\"t\"]\n[env]\nT_API_KEY = \"sk-1\"\nPLAIN = \"p\"\n\
-             [permissions.edit]\nenv = { MY_TOKEN = \"sk-2\" }\n",
+             CONFIG = '{\"apiKey\":\"sk-34567890\",\"name\":\"p\"}'\n[permissions.edit]\nenv = { MY_TOKEN = \"sk-2\" }\n\
+             json_env = { CONFIG = '{\"auth\":{\"token\":\"sk-45678901\"}}' }\n",
         )
         .unwrap();
         let (shown, hidden) = without_secrets(&definition);
         let text = text(&shown).unwrap();
         assert!(hidden && !text.contains("sk-") && text.contains("PLAIN = \"p\""), "{text}");
+        assert!(text.contains(r#"{"apiKey":"[secret]","name":"p"}"#), "{text}");
     }
 
     #[test]
