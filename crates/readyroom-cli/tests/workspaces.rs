@@ -134,6 +134,21 @@ fn a_job_that_writes_into_the_callers_directory_is_noticed() {
 }
 
 #[test]
+fn where_the_answers_go_and_what_was_told_once_is_no_news() {
+    let place = place();
+    let mut command = place.command(&["run", "-t", "echo", "-j", "1", "@edit {} new", "f1", "f2", "f3"]);
+    let at = |name: &str| place.sandbox.dir().join(name);
+    let create = |name: &str| fs::File::create(at(name)).unwrap();
+    let status = command.stdout(create("answers")).stderr(create("log")).status().unwrap();
+    let log = place.read("log");
+    assert!(status.success() && place.read("f3") == "new\n" && !place.read("answers").is_empty(), "{log}");
+    assert!(!log.contains("changed in your directory"), "{log}");
+    let leaks = format!("@sh echo {{}} >> {}", at("leak").display());
+    let finished = place.run(&["-j", "1", &leaks, "a", "b", "c"]).expect(0);
+    assert_eq!(finished.err.matches("leak changed in your directory").count(), 1, "{finished:#?}");
+}
+
+#[test]
 fn changes_can_be_kept_for_later_applied_in_order_and_committed() {
     let place = place();
     place.run(&["--apply", "never", "@edit {} later", "f1", "f2"]).expect(0);

@@ -1,6 +1,8 @@
 //! `readyroom run` and `readyroom resume`: from what was typed to a plan, found tools and open outputs; then either words (`--dry-run`) or the
 //! run itself.
 
+use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use crate::output::{self, JsonSink, Outputs};
 use crate::plan::{self, Plan, Pool, PoolKind};
 use crate::report::Verbosity;
 use crate::run::pools::{Located, contract_options};
-use crate::run::{Workrooms, run as run_plan};
+use crate::run::{FileId, Workrooms, run as run_plan};
 use crate::say;
 use crate::settings::{Settings, Terminal};
 use crate::workspace::Workspaces;
@@ -26,7 +28,7 @@ use crate::workspace::Workspaces;
 /// # Errors
 /// Bad usage, bad input, no such tool.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
-    let plan = plan::plan(args, &mut std::io::stdin().lock())?;
+    let plan = plan::plan(args, &mut io::stdin().lock())?;
     let settings = Settings::resolve(args, &plan, Terminal::look())?;
     plan.check_names()?;
     let registry = registry(args.directory.as_deref().unwrap_or(Path::new(".")), &args.tool_files)?;
@@ -92,7 +94,7 @@ fn rooms(
         commit: workspaces.message()?,
         batch,
         passing,
-        own: Vec::new(),
+        ..Workrooms::default()
     })
 }
 
@@ -154,6 +156,7 @@ fn start(
     own.extend(settings.record.clone());
     own.extend(journal.iter().flat_map(Journal::files));
     rooms.own = own.iter().map(std::path::absolute).collect::<Result<_, _>>()?;
+    rooms.streams = [io::stdout().as_fd(), io::stderr().as_fd()].into_iter().filter_map(FileId::of).collect();
     plan.batch = journal.as_ref().map(|journal| journal.batch().to_owned());
     let plan = Arc::new(plan);
     let outputs = Outputs::new(Arc::clone(&plan), json, settings.keep_order, settings.terminal.stdout);

@@ -9,7 +9,7 @@ mod signals;
 mod state;
 mod workrooms;
 
-pub use workrooms::Workrooms;
+pub use workrooms::{FileId, Workrooms};
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;

@@ -1,5 +1,11 @@
 //! The worktrees of a run: when a job's end is known for good, what it changed is brought to the caller's files.
 
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use super::*;
 
 /// The worktrees of a run.
@@ -19,15 +25,52 @@ pub struct Workrooms {
     pub passing: bool,
     /// Files and directories that the run itself writes to; absolute.
     pub own: Vec<PathBuf>,
+    /// The files that its standard output and error go to.
+    pub streams: Vec<FileId>,
+    /// Files of which it was told that they changed meanwhile; absolute.
+    pub told: HashSet<PathBuf>,
+}
+
+/// A file, by its device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId(u64, u64);
+
+impl FileId {
+    /// That of an open file; none where it is a terminal, a pipe or the like.
+    pub fn of(open: BorrowedFd<'_>) -> Option<Self> {
+        let file = File::from(open.try_clone_to_owned().ok()?);
+        file.metadata().ok().filter(std::fs::Metadata::is_file).map(|facts| Self::from(&facts))
+    }
+}
+
+impl From<&std::fs::Metadata> for FileId {
+    fn from(facts: &std::fs::Metadata) -> Self {
+        Self(facts.dev(), facts.ino())
+    }
 }
 
 impl Workrooms {
-    /// Those of these files, from the top of a pool's repository, that the run does not write itself.
+    /// Those of these files, from the top of a pool's repository, that the run does not write itself, and that were not told of
+    /// before; absolute.
     fn strange(&self, pool: usize, files: &[PathBuf]) -> Vec<PathBuf> {
         let Some(Some(worktrees)) = self.pools.get(pool) else { return Vec::new() };
         let root = worktrees.repository().root();
-        let own = |file: &&PathBuf| self.own.iter().any(|own| root.join(file).starts_with(own));
-        files.iter().filter(|file| !own(file)).cloned().collect()
+        let is_stream = |file: &Path| file.metadata().is_ok_and(|facts| self.streams.contains(&FileId::from(&facts)));
+        let is_known = |file: &Path| self.told.contains(file) || self.own.iter().any(|own| file.starts_with(own));
+        files.iter().map(|file| root.join(file)).filter(|file| !is_known(file) && !is_stream(file)).collect()
+    }
+
+    /// What is to be said of such files.
+    fn notice(&self, pool: usize, strange: &[PathBuf]) -> Option<Message> {
+        let root = self.pools.get(pool)?.as_ref()?.repository().root();
+        let names: Vec<PathBuf> =
+            strange.iter().map(|file| file.strip_prefix(root).unwrap_or(file).to_owned()).collect();
+        (!names.is_empty()).then(|| {
+            Message::Notice(format!(
+                "{} changed in your directory while jobs work in worktrees: you, or a job that left its own",
+                text::list(&names)
+            ))
+        })
     }
 }
 
@@ -76,7 +119,10 @@ impl Shell {
         strange: &[PathBuf],
     ) -> Option<Input> {
         let name = self.plan.label(ended.job);
-        self.tell_strange(self.plan.jobs[ended.job].pool, strange);
+        let pool = self.plan.jobs[ended.job].pool;
+        let strange = self.rooms.strange(pool, strange);
+        self.rooms.notice(pool, &strange).into_iter().for_each(|notice| self.say(notice));
+        self.rooms.told.extend(strange);
         let mut input = None;
         let mut change = ended.change.take()?;
         match result {
@@ -112,21 +158,12 @@ impl Shell {
         input
     }
 
-    fn tell_strange(&self, pool: usize, files: &[PathBuf]) {
-        let strange = self.rooms.strange(pool, files);
-        if !strange.is_empty() {
-            self.say(Message::Notice(format!(
-                "{} changed in your directory while jobs work in worktrees: you, or a job that left its own",
-                text::list(&strange)
-            )));
-        }
-    }
-
     /// Removes the worktrees, which hold nothing any more.
     pub(super) async fn leave_workrooms(&self) {
         if let Some(applier) = &self.applier {
             for pool in 0..self.rooms.pools.len() {
-                self.tell_strange(pool, &applier.strange(pool).await);
+                let strange = self.rooms.strange(pool, &applier.strange(pool).await);
+                self.rooms.notice(pool, &strange).into_iter().for_each(|notice| self.say(notice));
             }
         }
         let (pools, batch) = (self.rooms.pools.clone(), self.rooms.batch.clone());
