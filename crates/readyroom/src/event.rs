@@ -39,7 +39,7 @@ pub enum Event {
         instance: usize,
         /// Which life.
         generation: u32,
-        /// Since the start.
+        /// Since the start was ordered: a worktree that is made for it and a zygote that comes first are in it.
         took: Duration,
         /// The tool's version, where its protocol tells.
         version: Option<String>,

@@ -32,6 +32,7 @@ impl Dispatcher {
                 instance.start_at = None;
                 instance.state = InstanceState::Starting;
                 instance.generation += 1;
+                instance.ordered = Some(now);
                 instance.pid = None;
                 free -= 1;
                 out.push(Action::Order(at, Order::Start));
@@ -67,7 +68,7 @@ impl Dispatcher {
             return self.stop(at, &format!("recycled: {why}"), out);
         }
         if was_starting {
-            let took = instance.started.map_or(Duration::ZERO, |started| now - started);
+            let took = instance.ordered.map_or(Duration::ZERO, |ordered| now - ordered);
             let (generation, version) = (instance.generation, instance.version.clone());
             out.push(Action::Emit(Event::InstanceReady { instance: at, generation, took, version }));
             self.start_due(now, out);

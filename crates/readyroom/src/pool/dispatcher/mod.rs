@@ -145,6 +145,9 @@ struct Instance {
     generation: u32,
     /// A start is due at this moment (it may still have to wait for its place among those that are starting).
     start_at: Option<Instant>,
+    /// When its life was ordered to begin.
+    ordered: Option<Instant>,
+    /// When its process was started.
     started: Option<Instant>,
     pid: Option<u32>,
     version: Option<String>,
@@ -214,6 +217,7 @@ impl Dispatcher {
             state: InstanceState::Down,
             generation: 0,
             start_at: None,
+            ordered: None,
             started: None,
             pid: None,
             version: None,

@@ -92,6 +92,22 @@ fn no_more_instances_start_at_once_than_may() {
 }
 
 #[test]
+fn a_start_takes_the_time_since_it_was_ordered() {
+    let now = Instant::now();
+    let after = |seconds| now + Duration::from_secs(seconds);
+    let mut dispatcher = dispatcher(1, Routing::RoundRobin);
+    dispatcher.start(now);
+    // What comes before the process: a worktree, or a zygote that imports.
+    dispatcher.notice(0, Notice::Started { pid: 7 }, after(2));
+    let actions = dispatcher.notice(0, Notice::Available, after(3));
+    let took = |action: &Action| match action {
+        Action::Emit(Event::InstanceReady { took, .. }) => Some(*took),
+        _ => None,
+    };
+    assert_eq!(actions.iter().find_map(took), Some(Duration::from_secs(3)));
+}
+
+#[test]
 fn a_turn_moves_to_the_instance_that_falls_idle_first() {
     let now = Instant::now();
     let mut dispatcher = dispatcher(2, Routing::LeastBusy);
