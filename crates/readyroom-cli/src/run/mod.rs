@@ -518,7 +518,7 @@ impl Shell {
     }
 
     /// Has the last words printed. A printer that is held up is waited for until the next Ctrl-C.
-    async fn finish(&self, mut news: UnboundedReceiver<News>) {
+    async fn finish(&mut self, mut news: UnboundedReceiver<News>) {
         let killed = self.state.is_killed();
         if killed {
             let _ = tokio::time::timeout(LAST_WAIT, self.pools.ended()).await;

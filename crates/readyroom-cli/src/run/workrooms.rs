@@ -50,27 +50,27 @@ impl From<&std::fs::Metadata> for FileId {
 }
 
 impl Workrooms {
-    /// Those of these files, from the top of a pool's repository, that the run does not write itself, and that were not told of
-    /// before; absolute.
-    fn strange(&self, pool: usize, files: &[PathBuf]) -> Vec<PathBuf> {
-        let Some(Some(worktrees)) = self.pools.get(pool) else { return Vec::new() };
-        let root = worktrees.repository().root();
-        let is_stream = |file: &Path| file.metadata().is_ok_and(|facts| self.streams.contains(&FileId::from(&facts)));
-        let is_known = |file: &Path| self.told.contains(file) || self.own.iter().any(|own| file.starts_with(own));
-        files.iter().map(|file| root.join(file)).filter(|file| !is_known(file) && !is_stream(file)).collect()
-    }
-
-    /// What is to be said of such files.
-    fn notice(&self, pool: usize, strange: &[PathBuf]) -> Option<Message> {
-        let root = self.pools.get(pool)?.as_ref()?.repository().root();
-        let names: Vec<PathBuf> =
-            strange.iter().map(|file| file.strip_prefix(root).unwrap_or(file).to_owned()).collect();
-        (!names.is_empty()).then(|| {
+    /// What is to be said of these files, from the top of a pool's repository: of those that the run does not write itself, and
+    /// that it was not told of before.
+    fn notice(&mut self, pool: usize, changed: &[PathBuf]) -> Option<Message> {
+        let root = self.pools.get(pool)?.as_ref()?.repository().root().to_owned();
+        let is_news = |file: &&PathBuf| {
+            let file = root.join(file);
+            !self.writes(&file) && self.told.insert(file)
+        };
+        let strange: Vec<PathBuf> = changed.iter().filter(is_news).cloned().collect();
+        (!strange.is_empty()).then(|| {
             Message::Notice(format!(
                 "{} changed in your directory while jobs work in worktrees: you, or a job that left its own",
-                text::list(&names)
+                text::list(&strange)
             ))
         })
+    }
+
+    /// Whether the run itself writes to this file.
+    fn writes(&self, file: &Path) -> bool {
+        self.own.iter().any(|own| file.starts_with(own))
+            || file.metadata().is_ok_and(|facts| self.streams.contains(&FileId::from(&facts)))
     }
 }
 
@@ -120,9 +120,9 @@ impl Shell {
     ) -> Option<Input> {
         let name = self.plan.label(ended.job);
         let pool = self.plan.jobs[ended.job].pool;
-        let strange = self.rooms.strange(pool, strange);
-        self.rooms.notice(pool, &strange).into_iter().for_each(|notice| self.say(notice));
-        self.rooms.told.extend(strange);
+        if let Some(notice) = self.rooms.notice(pool, strange) {
+            self.say(notice);
+        }
         let mut input = None;
         let mut change = ended.change.take()?;
         match result {
@@ -159,11 +159,12 @@ impl Shell {
     }
 
     /// Removes the worktrees, which hold nothing any more.
-    pub(super) async fn leave_workrooms(&self) {
+    pub(super) async fn leave_workrooms(&mut self) {
         if let Some(applier) = &self.applier {
             for pool in 0..self.rooms.pools.len() {
-                let strange = self.rooms.strange(pool, &applier.strange(pool).await);
-                self.rooms.notice(pool, &strange).into_iter().for_each(|notice| self.say(notice));
+                if let Some(notice) = self.rooms.notice(pool, &applier.strange(pool).await) {
+                    self.say(notice);
+                }
             }
         }
         let (pools, batch) = (self.rooms.pools.clone(), self.rooms.batch.clone());
