@@ -13,6 +13,7 @@ mod journal;
 mod machine;
 mod others;
 mod page;
+mod pipes;
 mod python;
 mod stats;
 mod tools;

@@ -1,7 +1,6 @@
 //! One turn on an echo tool, through the cluster, against a bare blocking ping-pong over pipes with the same tool.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use readyroom::cluster::blocking;
@@ -10,6 +9,7 @@ use readyroom_testkit::fake;
 
 use crate::others;
 use crate::page::{Page, Row, Unit};
+use crate::pipes::Pipes;
 use crate::stats::{median, ratio};
 
 /// The most that a turn through the asynchronous cluster may cost, in bare ping-pongs.
@@ -21,63 +21,31 @@ const ROUNDS: usize = 3;
 /// How many instances the launch of many has.
 const MANY: usize = 500;
 
-/// The echo at the other end of bare pipes.
-struct Bare {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+/// The echo over bare pipes, and a turn on it.
+fn echo() -> anyhow::Result<Pipes> {
+    Pipes::spawn(&mut Command::new(fake::program("readyroom-echo")))
 }
 
-impl Bare {
-    fn spawn() -> anyhow::Result<Self> {
-        let mut child = Command::new(fake::program("readyroom-echo"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            anyhow::bail!("the echo has no pipes");
-        };
-        Ok(Self { child, stdin, stdout: BufReader::new(stdout) })
-    }
-
-    fn turn(&mut self, line: &mut String) -> anyhow::Result<()> {
-        self.stdin.write_all(b"hello\n:fence 0123456789abcdef 0123456789abcdef\n")?;
-        loop {
-            line.clear();
-            if self.stdout.read_line(line)? == 0 {
-                anyhow::bail!("the echo ended");
-            }
-            if line == "0123456789abcdef0123456789abcdef\n" {
-                return Ok(());
-            }
-        }
-    }
-
-    fn end(mut self) -> anyhow::Result<()> {
-        drop(self.stdin);
-        self.child.wait()?;
-        Ok(())
-    }
+fn ping(echo: &mut Pipes) -> anyhow::Result<()> {
+    let fence = "0123456789abcdef0123456789abcdef\n";
+    echo.turn("hello\n:fence 0123456789abcdef 0123456789abcdef\n", |line| line == fence)
 }
 
 /// The time of a turn with `instances` bare processes side by side, one blocking thread each.
 fn bare(instances: usize, turns: usize) -> anyhow::Result<Duration> {
-    let mut processes = (0..instances).map(|_| Bare::spawn()).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut line = String::new();
+    let mut processes = (0..instances).map(|_| echo()).collect::<anyhow::Result<Vec<_>>>()?;
     for process in &mut processes {
-        process.turn(&mut line)?;
+        ping(process)?;
     }
     let each = turns / instances;
     let started = Instant::now();
-    let ended: Vec<anyhow::Result<Bare>> = std::thread::scope(|scope| {
+    let ended: Vec<anyhow::Result<Pipes>> = std::thread::scope(|scope| {
         let threads: Vec<_> = processes
             .into_iter()
             .map(|mut process| {
                 scope.spawn(move || {
-                    let mut line = String::new();
                     for _ in 0..each {
-                        process.turn(&mut line)?;
+                        ping(&mut process)?;
                     }
                     Ok(process)
                 })
