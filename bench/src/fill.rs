@@ -15,7 +15,7 @@ use readyroom_testkit::{Model, Request, Sandbox, Step};
 use serde_json::json;
 
 use crate::page::{Page, Row};
-use crate::pipes::Pipes;
+use crate::pipes::{Pipes, side_by_side};
 use crate::stats::{median, ratio};
 
 /// The most that the jobs may take, in the bare clients' time.
@@ -138,7 +138,9 @@ fn drive(sandbox: &Sandbox, jobs: usize) -> anyhow::Result<Duration> {
 
 fn turn(tool: &mut Pipes, prompt: &str) -> anyhow::Result<()> {
     let message = json!({"type": "user", "message": {"role": "user", "content": prompt}});
-    tool.turn(&format!("{message}\n"), |line| line.starts_with(r#"{"type":"result""#))
+    let result = tool.turn(&format!("{message}\n"), |line| line.starts_with(r#"{"type":"result""#))?;
+    anyhow::ensure!(result.contains(r#""is_error":false"#), "{prompt:?} failed: {result}");
+    Ok(())
 }
 
 /// The time of the same jobs for clients without a tool: each takes the next job when it has its answer.
@@ -156,17 +158,6 @@ fn ask(model: &Model, request: &Request, jobs: usize) -> anyhow::Result<Duration
         Ok(())
     })?;
     Ok(started.elapsed())
-}
-
-/// What `lane` gives for each of `them`, a thread each.
-fn side_by_side<T: Send, R: Send>(
-    them: &mut [T],
-    lane: impl Fn(&mut T) -> anyhow::Result<R> + Sync,
-) -> anyhow::Result<Vec<R>> {
-    std::thread::scope(|scope| {
-        let lanes: Vec<_> = them.iter_mut().map(|one| scope.spawn(|| lane(one))).collect();
-        lanes.into_iter().map(|lane| lane.join().map_err(|_| anyhow::anyhow!("a lane panicked"))?).collect()
-    })
 }
 
 /// One request and its answer, to the end of its stream.

@@ -9,7 +9,7 @@ use readyroom_testkit::fake;
 
 use crate::others;
 use crate::page::{Page, Row, Unit};
-use crate::pipes::Pipes;
+use crate::pipes::{Pipes, side_by_side};
 use crate::stats::{median, ratio};
 
 /// The most that a turn through the asynchronous cluster may cost, in bare ping-pongs.
@@ -21,14 +21,15 @@ const ROUNDS: usize = 3;
 /// How many instances the launch of many has.
 const MANY: usize = 500;
 
-/// The echo over bare pipes, and a turn on it.
+/// The echo over bare pipes.
 fn echo() -> anyhow::Result<Pipes> {
     Pipes::spawn(&mut Command::new(fake::program("readyroom-echo")))
 }
 
+/// A turn on it.
 fn ping(echo: &mut Pipes) -> anyhow::Result<()> {
     let fence = "0123456789abcdef0123456789abcdef\n";
-    echo.turn("hello\n:fence 0123456789abcdef 0123456789abcdef\n", |line| line == fence)
+    echo.turn("hello\n:fence 0123456789abcdef 0123456789abcdef\n", |line| line == fence).map(drop)
 }
 
 /// The time of a turn with `instances` bare processes side by side, one blocking thread each.
@@ -39,27 +40,9 @@ fn bare(instances: usize, turns: usize) -> anyhow::Result<Duration> {
     }
     let each = turns / instances;
     let started = Instant::now();
-    let ended: Vec<anyhow::Result<Pipes>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = processes
-            .into_iter()
-            .map(|mut process| {
-                scope.spawn(move || {
-                    for _ in 0..each {
-                        ping(&mut process)?;
-                    }
-                    Ok(process)
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))
-            .collect()
-    });
+    side_by_side(&mut processes, |process| (0..each).try_for_each(|_| ping(process)))?;
     let took = started.elapsed() / u32::try_from(each * instances)?;
-    for process in ended {
-        process?.end()?;
-    }
+    processes.into_iter().try_for_each(Pipes::end)?;
     Ok(took)
 }
 
