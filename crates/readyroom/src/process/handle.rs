@@ -36,7 +36,8 @@ pub struct Handle {
 /// What a tree of processes uses, all its living members together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TreeUsage {
-    /// Resident memory in bytes. Pages that members share count once for each.
+    /// Resident memory in bytes. Pages that members share count once for each, but a member that was forked a moment ago
+    /// and has not yet executed its program counts as nothing.
     pub rss_bytes: u64,
     /// CPU time so far, of members and of what they have waited for.
     pub cpu: Duration,

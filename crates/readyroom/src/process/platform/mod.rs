@@ -31,6 +31,7 @@ pub(super) struct Member {
     pub parent: u32,
     /// When it started, in a unit of the host's own. With the pid it names a process for good.
     pub started: u64,
+    /// Resident memory; none while it is all that of a parent in the same tree.
     pub rss_bytes: u64,
     /// CPU time of the process and of those of its children that it has waited for.
     pub cpu: Duration,

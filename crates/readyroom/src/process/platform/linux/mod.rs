@@ -109,14 +109,20 @@ impl Tree for LinuxTree {
 
     fn members(&self, since: Instant) -> Vec<Member> {
         let view = self.claim.guardian.view(since);
+        let members = view.members(self.claim.tree);
+        let now = procfs::since_boot();
+        // A tool of a gigabyte that starts small commands would be seen with two, now and then.
+        let borrows = |stat: &procfs::Stat| {
+            stat.is_about_to_execute(now) && members.iter().any(|member| member.pid == stat.parent)
+        };
         let member = |stat: &procfs::Stat| Member {
             parent: stat.parent,
             pid: stat.pid,
             started: stat.started,
-            rss_bytes: stat.rss_bytes(),
+            rss_bytes: if borrows(stat) { 0 } else { stat.rss_bytes() },
             cpu: stat.cpu(),
         };
-        view.members(self.claim.tree).iter().map(member).collect()
+        members.iter().map(member).collect()
     }
 
     fn signal(&self, member: &Member, signal: Signal) {

@@ -8,6 +8,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::time::ClockId;
+
+/// The flag of a process that was forked and has executed no program since (`PF_FORKNOEXEC` in the kernel).
+const NOT_EXECUTED: u64 = 0x40;
+/// A process that has executed nothing for this long is a worker that was forked for its own sake.
+const EXECUTES_WITHIN: Duration = Duration::from_secs(1);
 
 /// What `/proc/PID/stat` says of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +28,7 @@ pub(super) struct Stat {
     threads: u32,
     cpu_ticks: u64,
     rss_pages: u64,
+    executed: bool,
 }
 
 impl Stat {
@@ -47,6 +54,7 @@ impl Stat {
             threads: number(17)? as u32,
             started: number(19)?,
             rss_pages: number(21).unwrap_or(0),
+            executed: ticks(6) & NOT_EXECUTED == 0,
         })
     }
 
@@ -65,9 +73,23 @@ impl Stat {
         self.rss_pages * rustix::param::page_size() as u64
     }
 
-    pub(super) fn cpu(&self) -> Duration {
-        Duration::from_millis(self.cpu_ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
+    /// Whether it is about to execute a program at a time `now` since boot: until then all its memory is its parent's.
+    pub(super) fn is_about_to_execute(&self, now: Duration) -> bool {
+        !self.executed && now.saturating_sub(of_ticks(self.started)) < EXECUTES_WITHIN
     }
+
+    pub(super) fn cpu(&self) -> Duration {
+        of_ticks(self.cpu_ticks)
+    }
+}
+
+fn of_ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
+}
+
+/// How long ago the machine was started, by the clock of [`Stat::started`].
+pub(super) fn since_boot() -> Duration {
+    Duration::try_from(rustix::time::clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 
 /// All processes, as they were seen one after the other.
@@ -212,6 +234,20 @@ mod tests {
         assert_eq!((stat.parent, stat.group, stat.session, stat.started), (7, 42, 40, 99));
         assert_eq!((stat.state, stat.threads, stat.cpu_ticks, stat.rss_pages), (b'S', 3, 100, 5));
         assert_eq!(Stat::parse(42, b"42 (x) S 7"), None);
+    }
+
+    #[test]
+    fn what_was_forked_a_moment_ago_and_has_executed_nothing_is_about_to() {
+        let stat = |flags: u64| {
+            Stat::parse(9, format!("9 (x) S 1 9 9 0 -1 {flags} 1 2 3 4 0 0 0 0 20 0 1 0 500 0 0").as_bytes()).unwrap()
+        };
+        let started = of_ticks(500);
+        let forked = stat(0x0040_0040);
+        assert!(
+            forked.is_about_to_execute(started) && forked.is_about_to_execute(started + Duration::from_millis(900))
+        );
+        assert!(!forked.is_about_to_execute(started + Duration::from_secs(2)), "a worker of its own");
+        assert!(!stat(0x0040_0000).is_about_to_execute(started), "it has executed its program");
     }
 
     #[test]
