@@ -4,6 +4,7 @@
 //! slot reaches the instance that holds it, in order. A link ends by itself when its process ends or its protocol
 //! breaks, and always leaves nothing of the process's tree behind before it says [`Report::Gone`].
 
+mod allowance;
 mod pump;
 mod record;
 mod shared;

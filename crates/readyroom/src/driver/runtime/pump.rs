@@ -1,6 +1,6 @@
 //! The loop between a process's pipes and its driver.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,9 +8,10 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 
+use super::allowance::Allowance;
 use super::record::Direction;
 use super::{EXIT_AFTER_EOF, Recorder, Report, Seats, Stop, gone_failure, slot_of};
-use crate::driver::{self, Driver, Effect, Request, Slot, TurnEnd, TurnStatus};
+use crate::driver::{self, Driver, Effect, Request, TurnEnd, TurnStatus};
 use crate::error::{Failure, FailureKind};
 use crate::job::Answer;
 use crate::process::{Handle, Output, Process, Stdin, Tail};
@@ -29,9 +30,7 @@ pub(super) struct Pump {
     written: usize,
     close_when_written: bool,
     seats: Arc<Seats>,
-    /// The turns that are open, with what had been printed when each began.
-    open: BTreeMap<Slot, u64>,
-    printed: u64,
+    allowance: Allowance,
     tail: Tail,
     recorder: Option<Recorder>,
     limits: Limits,
@@ -71,8 +70,7 @@ impl Pump {
             written: 0,
             close_when_written: false,
             seats,
-            open: BTreeMap::new(),
-            printed: 0,
+            allowance: Allowance::new(contract.definition.limits.output_bytes),
             tail: Tail::new(STDERR_TAIL),
             recorder,
             limits: contract.definition.limits.clone(),
@@ -151,10 +149,7 @@ impl Pump {
                 });
                 return;
             }
-            if self.open.is_empty() {
-                self.printed = 0;
-            }
-            self.open.insert(*slot, self.printed);
+            self.allowance.begin(*slot);
         }
         self.driver.request(request, effects);
     }
@@ -170,11 +165,7 @@ impl Pump {
 
     fn take_output(&mut self, bytes: &[u8], effects: &mut Vec<Effect>) {
         self.record(Direction::Out, bytes);
-        self.printed += bytes.len() as u64;
-        // Whose output it is can't be told here, so turns that are open together have their limits together.
-        let before = self.open.values().min().copied().unwrap_or(0);
-        let turns = (self.open.len() as u64).max(1);
-        if self.printed.saturating_sub(before) > self.limits.output_bytes.saturating_mul(turns) {
+        if !self.allowance.print(bytes.len()) {
             self.broken = Some(Failure::new(
                 FailureKind::OutputLimit,
                 format!("the tool printed more than {} bytes in a turn", self.limits.output_bytes),
@@ -244,7 +235,7 @@ impl Pump {
                 Effect::Ready { version } => {
                     let pings = self.driver.answers_pings();
                     self.seats.tell_all(Report::Ready { version, pings }).await;
-                    self.printed = 0;
+                    self.allowance.start_afresh();
                     continue;
                 }
                 Effect::Anomaly { what, raw } => {
@@ -269,10 +260,7 @@ impl Pump {
                 Effect::Accepted { .. } => Report::Accepted,
                 Effect::Activity { activity, .. } => Report::Activity(activity),
                 Effect::Ended { slot, end } => {
-                    self.open.remove(&slot);
-                    if self.open.is_empty() {
-                        self.printed = 0;
-                    }
+                    self.allowance.end(slot);
                     Report::Ended(end)
                 }
             };
