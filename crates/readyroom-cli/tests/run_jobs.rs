@@ -183,6 +183,20 @@ fn one_shot_has_a_process_for_each_job_and_the_same_answers() {
     assert_eq!(pids(&cold).len(), 3, "{cold:#?}");
 }
 
+/// A command's process ends with its turn: there is nobody left to ask again.
+#[test]
+fn a_command_that_runs_once_a_turn_fails_with_what_its_check_found() {
+    let place = Place::in_repository();
+    place.oneshot("once", "cat > /dev/null; echo no value");
+    let schema = place.file("schema.json", "{\"type\": \"object\"}");
+    let run = |check: &[&str]| {
+        let words = [&["run", "-t", "once", "-j", "1"][..], check, &["Say {}", "x"]].concat();
+        place.finish(place.command(&words)).expect(1)
+    };
+    run(&["--schema", schema.to_str().unwrap()]).says("schema: ");
+    run(&["--verify", "echo wombat; false"]).says("verify_failed: ").says("wombat");
+}
+
 #[test]
 fn an_isolated_home_is_empty_and_removed() {
     let place = Place::new();

@@ -221,6 +221,19 @@ fn what_git_ignores_is_brought_in_when_it_is_named() {
 }
 
 #[test]
+fn a_setup_that_takes_long_is_stopped_with_the_run() {
+    let place = place();
+    let mut started = place.start(&["-j", "2", "--setup", "touch \"$HOME/begun\"; sleep 600", "see {}", "f1"]);
+    while !place.sandbox.home().join("begun").exists() {
+        assert!(started.is_running());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    started.signal(rustix::process::Signal::INT);
+    started.finish().expect(130);
+    place.nothing_left();
+}
+
+#[test]
 fn what_needs_worktrees_says_so() {
     let place = place();
     let refused = |words: &[&str], why: &str| {

@@ -202,6 +202,29 @@ async fn instances_share_a_process_and_stay_apart() {
     assert_nothing_left(&sandbox);
 }
 
+/// Neither its work nor what it prints is taken for that of a turn beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_that_hangs_is_given_up_however_busy_its_process_is() {
+    let sandbox = Sandbox::bare("acp");
+    let stall = Some(Duration::from_secs(1));
+    let options = ClusterOptions { stall, ..ClusterOptions::default().count(2).permissions(Permissions::Read) };
+    let cluster = launch(&sandbox, &[], options.wait(Wait::All)).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(pids(&cluster).await.into_iter().collect::<std::collections::HashSet<_>>().len(), 1);
+    let mut hung = std::pin::pin!(async { cluster.turn().on(0).prompt("@hang").unwrap().await });
+    let mut beside = 0;
+    let response = loop {
+        tokio::select! {
+            response = &mut hung => break response,
+            response = async { cluster.turn().on(1).prompt("@print 4000000").unwrap().await } => assert!(response.ok()),
+        }
+        beside += 1;
+        assert!(beside < 1000, "it still counts as at work");
+    };
+    assert_eq!(kind(&response).name(), "stalled");
+    cluster.shutdown().await;
+    assert_nothing_left(&sandbox);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_does_not_come_up_says_why() {
     let sandbox = Sandbox::bare("acp");

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Schema;
-use crate::error::{Exit, Failure};
+use crate::error::{Exit, Failure, FailureKind};
 use crate::job::{Answer, Mode, Permissions};
 use crate::tool::{Contract, Secrets};
 
@@ -283,6 +283,15 @@ pub trait Driver: Send {
         let _ = turn;
         None
     }
+}
+
+/// The answer of a driver whose protocol has no context commands: files go with the prompt.
+fn no_context_commands(slot: Slot, commands: Vec<ContextCommand>) -> Effect {
+    let reply = |command| {
+        let failure = Failure::new(FailureKind::BadInput, "this tool has no context commands");
+        ContextReply { command, result: Err(failure) }
+    };
+    Effect::ContextDone { slot, replies: commands.into_iter().map(reply).collect() }
 }
 
 /// Makes the driver that a contract's definition names.

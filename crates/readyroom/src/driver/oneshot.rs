@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Activity, Driver, Effect, Proof, Request, Slot, Turn, TurnEnd, TurnStatus};
+use super::{Activity, Driver, Effect, Proof, Request, Slot, Turn, TurnEnd, TurnStatus, no_context_commands};
 use crate::error::{Exit, Failure, FailureKind};
 use crate::job::Answer;
 use crate::tool::{Contract, Definition, DriverKind, OneshotSettings, PromptTo};
@@ -216,13 +216,7 @@ impl Driver for Oneshot {
                 let failure = Failure::new(FailureKind::NotRun, "the command has had its prompt already");
                 self.end(TurnStatus::Failed(failure), out);
             }
-            Request::Context { commands, .. } => {
-                let reply = |command| {
-                    let failure = Failure::new(FailureKind::BadInput, "the command has no such commands");
-                    super::ContextReply { command, result: Err(failure) }
-                };
-                out.push(Effect::ContextDone { slot: SLOT, replies: commands.into_iter().map(reply).collect() });
-            }
+            Request::Context { commands, .. } => out.push(no_context_commands(SLOT, commands)),
             Request::Cancel { .. } if self.phase == Phase::Running => {
                 self.phase = Phase::Cancelled;
                 out.push(Effect::Interrupt);

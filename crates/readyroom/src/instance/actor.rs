@@ -100,6 +100,7 @@ pub fn spawn(settings: Settings, notices: mpsc::UnboundedSender<(usize, Notice)>
         generation: Arc::clone(&generation),
         seat: None,
         desk: None,
+        launch: None,
         review: None,
     };
     tokio::spawn(actor.run(inbox));
@@ -114,7 +115,23 @@ struct Actor {
     generation: Arc<AtomicU32>,
     seat: Option<Seat>,
     desk: Option<Arc<Desk>>,
+    launch: Option<Launching>,
     review: Option<Reviewing>,
+}
+
+/// A launch that is under way. It comes to its end in any case, so that no process is left half started.
+struct Launching {
+    stop: watch::Sender<bool>,
+    /// Whether the process is to be ended at once when it is there.
+    kill: bool,
+    task: JoinHandle<Launched>,
+}
+
+/// What a launch came to.
+struct Launched {
+    /// The worktree, as far as it is made; it outlasts a process that could not be started.
+    desk: Option<Arc<Desk>>,
+    seat: Result<Seat, Failure>,
 }
 
 /// A review that is under way. Dropping it ends it.
@@ -139,15 +156,22 @@ impl Actor {
                     // The pool has let go: dropping the seat ends the process.
                     None => break,
                 },
+                launched = launched(&mut self.launch) => self.take_launched(launched),
                 report = next_report(&mut self.seat) => Event::Report(report),
                 found = reviewed(&mut self.review) => Event::Reviewed(Box::new(found)),
                 () = until(deadline) => Event::Deadline,
                 () = look_again(self.machine.watches()) => match &self.seat {
+                    // In a shared process no work can be shown to be this turn's.
+                    Some(_) if self.settings.shared.is_some() => Event::Cpu(Duration::ZERO),
                     Some(seat) => Event::Cpu(seat.link.usage().cpu),
                     None => continue,
                 },
             };
             self.take(event).await;
+        }
+        self.stop_launch(true);
+        if self.launch.is_some() {
+            drop(launched(&mut self.launch).await);
         }
         self.seat = None;
         self.publish(None);
@@ -171,7 +195,7 @@ impl Actor {
 
     async fn act(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Launch => return Some(self.launch().await),
+            Action::Launch => self.start_launch(),
             Action::Request(request) => {
                 if let Some(seat) = &self.seat {
                     seat.link.request(request);
@@ -199,6 +223,7 @@ impl Actor {
                 }
             }
             Action::StopProcess => {
+                self.stop_launch(false);
                 if let Some(seat) = &self.seat {
                     if let Some(shared) = &self.settings.shared {
                         shared.retire(&seat.link);
@@ -211,6 +236,7 @@ impl Actor {
                 }
             }
             Action::KillProcess => {
+                self.stop_launch(true);
                 if let Some(seat) = &self.seat {
                     seat.link.kill();
                 }
@@ -222,24 +248,30 @@ impl Actor {
         None
     }
 
-    async fn launch(&mut self) -> Event {
+    fn start_launch(&mut self) {
         let generation = self.machine.generation();
         self.generation.store(generation, Ordering::Relaxed);
-        let contract = match self.contract().await {
-            Ok(contract) => contract,
-            Err(failure) => return Event::LaunchFailed(failure),
-        };
-        let recorder = || recorder(self.settings.record.as_deref(), self.settings.index, generation);
-        let seat = match &self.settings.shared {
-            Some(shared) => shared.join(contract, recorder).await,
-            None => match recorder() {
-                Ok(recorder) => Link::launch(contract, recorder).await.map(|link| link.seat()),
-                Err(failure) => Err(failure),
-            },
-        };
-        match seat {
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(launch(self.settings.clone(), self.desk.clone(), generation, stopped));
+        self.launch = Some(Launching { stop, kill: false, task });
+    }
+
+    /// Has a launch that is under way go no further than it must.
+    fn stop_launch(&mut self, kill: bool) {
+        if let Some(launch) = &mut self.launch {
+            launch.kill |= kill;
+            launch.stop.send_replace(true);
+        }
+    }
+
+    fn take_launched(&mut self, (launched, kill): (Launched, bool)) -> Event {
+        self.desk = launched.desk;
+        match launched.seat {
             Ok(seat) => {
                 let (pid, slot) = (seat.link.pid(), seat.slot);
+                if kill {
+                    seat.link.kill();
+                }
                 self.publish(Some(seat.link.clone()));
                 self.seat = Some(seat);
                 Event::Launched(pid, slot)
@@ -262,35 +294,60 @@ impl Actor {
         self.review = Some(Reviewing { stop, task: tokio::spawn(look) });
     }
 
-    /// What is to be launched: where there are worktrees, in one that is as jobs are to find it.
-    async fn contract(&mut self) -> Result<Arc<Contract>, Failure> {
-        let Some(places) = self.settings.places.clone() else { return Ok(Arc::clone(&self.settings.contract)) };
-        let cwd = self.settings.rules.cwd.clone();
-        match self.desk.clone() {
-            Some(desk) => on_disk(move || desk.reset()).await?,
-            None => {
-                let (index, shared) = (self.settings.index, Arc::clone(&places));
-                let worktree = on_disk(move || shared.worktrees.prepare(index)).await?;
-                if let Some(setup) = places.worktrees.setup() {
-                    let never = watch::channel(false).1;
-                    let (end, said) = command::run(setup, &cwd, SETUP_LIMIT, never).await;
-                    if !matches!(&end, CommandEnd::Exited(exit) if exit.is_zero()) {
-                        let what = format!("the setup of its worktree, `{}`, {end}", setup.join(" "));
-                        return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
-                    }
-                }
-                let desk = on_disk(move || Desk::new(worktree));
-                self.desk = Some(Arc::new(desk.await?));
-            }
-        }
-        let (definition, program) = (Arc::clone(&self.settings.contract.definition), &self.settings.contract.program);
-        let options = ContractOptions { cwd, ..places.options.clone() };
-        Contract::resolve(definition, program, &options).map(Arc::new)
-    }
-
     fn publish(&self, link: Option<Link>) {
         *self.shared_link.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = link;
     }
+}
+
+/// Gives an instance a process, and first a worktree that is as jobs are to find it, where it has one. Ends early, without a
+/// process, when `stop` is true before one is started.
+async fn launch(
+    settings: Settings,
+    mut desk: Option<Arc<Desk>>,
+    generation: u32,
+    stop: watch::Receiver<bool>,
+) -> Launched {
+    let seat = async {
+        let contract = contract(&settings, &mut desk, stop.clone()).await?;
+        if *stop.borrow() {
+            return Err(Failure::new(FailureKind::NotReady, "it was stopped before its process was started"));
+        }
+        let recorder = || recorder(settings.record.as_deref(), settings.index, generation);
+        match &settings.shared {
+            Some(shared) => shared.join(contract, recorder).await,
+            None => Link::launch(contract, recorder()?).await.map(|link| link.seat()),
+        }
+    };
+    let seat = seat.await;
+    Launched { desk, seat }
+}
+
+/// What is to be launched.
+async fn contract(
+    settings: &Settings,
+    desk: &mut Option<Arc<Desk>>,
+    stop: watch::Receiver<bool>,
+) -> Result<Arc<Contract>, Failure> {
+    let Some(places) = &settings.places else { return Ok(Arc::clone(&settings.contract)) };
+    let cwd = settings.rules.cwd.clone();
+    match desk.clone() {
+        Some(desk) => on_disk(move || desk.reset()).await?,
+        None => {
+            let (index, shared) = (settings.index, Arc::clone(places));
+            let worktree = on_disk(move || shared.worktrees.prepare(index)).await?;
+            if let Some(setup) = places.worktrees.setup() {
+                let (end, said) = command::run(setup, &cwd, SETUP_LIMIT, stop).await;
+                if !matches!(&end, CommandEnd::Exited(exit) if exit.is_zero()) {
+                    let what = format!("the setup of its worktree, `{}`, {end}", setup.join(" "));
+                    return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
+                }
+            }
+            *desk = Some(Arc::new(on_disk(move || Desk::new(worktree)).await?));
+        }
+    }
+    let (definition, program) = (Arc::clone(&settings.contract.definition), &settings.contract.program);
+    let options = ContractOptions { cwd, ..places.options.clone() };
+    Contract::resolve(definition, program, &options).map(Arc::new)
 }
 
 fn recorder(directory: Option<&Path>, index: usize, generation: u32) -> Result<Option<Recorder>, Failure> {
@@ -308,6 +365,19 @@ async fn next_report(seat: &mut Option<Seat>) -> Report {
         },
         None => std::future::pending().await,
     }
+}
+
+/// The end of a launch that is under way, and whether its process is to be ended at once.
+async fn launched(launch: &mut Option<Launching>) -> (Launched, bool) {
+    let Some(under_way) = launch else { return std::future::pending().await };
+    let launched = (&mut under_way.task).await;
+    let kill = under_way.kill;
+    *launch = None;
+    let launched = launched.unwrap_or_else(|panic| {
+        let failure = Failure::new(FailureKind::NotReady, format!("it can't be started: {panic}"));
+        Launched { desk: None, seat: Err(failure) }
+    });
+    (launched, kill)
 }
 
 /// The end of a review that is under way.

@@ -38,6 +38,8 @@ pub struct Review {
     pub answer: Text,
     /// How often it was asked to mend something.
     pub repairs: Repairs,
+    /// Whether it can be asked to.
+    pub mendable: bool,
 }
 
 /// What was found.
@@ -123,7 +125,7 @@ impl Review {
         if let Some(schema) = &checks.schema {
             match schema.find(&self.answer.to_string_lossy()) {
                 Ok(found) => value = Some(found),
-                Err(why) if self.repairs.schema < SCHEMA_ROUNDS => {
+                Err(why) if self.mendable && self.repairs.schema < SCHEMA_ROUNDS => {
                     let prompt = format!(
                         "Your answer does not fit the JSON Schema: {why}. Answer again, with nothing but a JSON value that \
                          fits this schema:\n{schema}"
@@ -156,7 +158,8 @@ impl Review {
             _ => {}
         }
         let name = verify.argv.join(" ");
-        if self.repairs.verify >= verify.rounds || matches!(end, CommandEnd::NotStarted(_)) {
+        let mendable = self.mendable && self.repairs.verify < verify.rounds;
+        if !mendable || matches!(end, CommandEnd::NotStarted(_)) {
             let failure = Failure::new(FailureKind::VerifyFailed, format!("`{name}` {end}"));
             return Finding::Bad(failure.with_stderr(said));
         }

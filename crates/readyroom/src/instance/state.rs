@@ -33,6 +33,8 @@ pub struct Rules {
     pub native_context: bool,
     /// Whether the model can run commands here, which a turn may leave running.
     pub commands: bool,
+    /// Whether the tool takes more than one prompt in a session; else its process ends with the turn.
+    pub converses: bool,
     /// Whether the directory is in a worktree of the instance's own, where each job starts from the same files.
     pub worktree: bool,
     /// The tool's limits.
@@ -69,7 +71,7 @@ pub enum Event {
 /// Something to do.
 #[derive(Debug, PartialEq)]
 pub enum Action {
-    /// Start a process.
+    /// Start a process; answer with [`Event::Launched`] or [`Event::LaunchFailed`].
     Launch,
     /// Ask the driver.
     Request(Request),
@@ -173,10 +175,11 @@ impl Machine {
         let mut out = Vec::new();
         match event {
             Event::Order(order) => self.order(order, now, &mut out),
-            Event::Launched(pid, slot) => self.launched(pid, slot, &mut out),
-            Event::LaunchFailed(failure) => {
-                self.down("it could not be started".into(), Some(failure), &mut out);
-            }
+            Event::Launched(pid, slot) => self.launched(pid, slot, now, &mut out),
+            Event::LaunchFailed(failure) => match std::mem::replace(&mut self.state, State::Down) {
+                State::Stopping { why, failure } => self.down(why, failure, &mut out),
+                _ => self.down("it could not be started".into(), Some(failure), &mut out),
+            },
             Event::Report(report) => self.report(report, now, &mut out),
             Event::Deadline => self.late(now, &mut out),
             Event::Settled(strays) => self.settled(strays, now, &mut out),
@@ -199,7 +202,7 @@ impl Machine {
                     self.lives += 1;
                     self.turns = 0;
                     self.lost = self.lives > 1 && self.rules.context == Context::Keep;
-                    self.enter(State::Launching, seconds_after(now, self.rules.limits.ready_seconds));
+                    self.enter(State::Launching, None);
                     out.push(Action::Launch);
                 }
             }
@@ -237,12 +240,14 @@ impl Machine {
         }
     }
 
-    fn launched(&mut self, pid: u32, slot: Slot, out: &mut Vec<Action>) {
+    fn launched(&mut self, pid: u32, slot: Slot, now: Instant, out: &mut Vec<Action>) {
         self.slot = slot;
         self.cleared = true;
         out.push(Action::Tell(Notice::Started { pid }));
-        if matches!(self.state, State::Stopping { .. }) {
-            out.push(Action::StopProcess);
+        match &self.state {
+            State::Launching => self.deadline = seconds_after(now, self.rules.limits.ready_seconds),
+            State::Stopping { .. } => out.push(Action::StopProcess),
+            _ => {}
         }
     }
 

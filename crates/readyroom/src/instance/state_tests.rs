@@ -12,6 +12,7 @@ fn rules(context: Context) -> Rules {
         cwd: "/".into(),
         native_context: false,
         commands: false,
+        converses: true,
         worktree: false,
         stall: None,
         limits: Limits::default(),
@@ -238,6 +239,28 @@ fn a_process_that_dies_before_it_is_ready_is_not_ready() {
     machine.handle(Event::Launched(7, Slot(0)), now);
     let out = machine.handle(Event::Report(crash()), now);
     assert_eq!(ended(&out).flatten().map(|failure| failure.kind), Some(FailureKind::NotReady));
+}
+
+#[test]
+fn the_time_to_be_ready_begins_with_the_process_and_not_with_its_worktree() {
+    let mut machine = Machine::new(rules(Context::Fresh));
+    let now = Instant::now();
+    machine.handle(Event::Order(Order::Start), now);
+    assert_eq!(machine.deadline(), None);
+    let later = now + Duration::from_secs(3600);
+    machine.handle(Event::Launched(7, Slot(0)), later);
+    assert_eq!(machine.deadline(), Some(later + Duration::from_secs(rules(Context::Fresh).limits.ready_seconds)));
+}
+
+#[test]
+fn a_launch_that_was_stopped_is_no_failure() {
+    let mut machine = Machine::new(rules(Context::Fresh));
+    let now = Instant::now();
+    machine.handle(Event::Order(Order::Start), now);
+    let out = machine.handle(Event::Order(Order::Stop { why: "shutdown".into() }), now);
+    assert_eq!(out, [Action::StopProcess]);
+    let out = machine.handle(Event::LaunchFailed(Failure::new(FailureKind::NotReady, "it was stopped")), now);
+    assert_eq!(ended(&out), Some(None));
 }
 
 #[test]

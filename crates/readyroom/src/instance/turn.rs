@@ -96,8 +96,8 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    /// What is to be looked at.
-    pub fn review(&self) -> Review {
+    /// What is to be looked at. `converses`: whether the tool takes another prompt in its session.
+    pub fn review(&self, converses: bool) -> Review {
         let added = |command: &ContextCommand| match command {
             ContextCommand::Add(file) => Some(file.clone()),
             _ => None,
@@ -108,6 +108,7 @@ impl Ended {
             files: self.active.work.commands.iter().filter_map(added).collect(),
             answer: self.active.answers.last().map(|answer| answer.text.clone()).unwrap_or_default(),
             repairs: self.active.repairs,
+            mendable: converses && self.process == Process::Usable,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::event::{Event, TurnId};
 use crate::instance::messages::{Notice, Order};
 use crate::instance::{self, InstanceHandle, Places, Settings};
 use crate::job::Context;
-use crate::tool::{Contract, Limits};
+use crate::tool::{Contract, DriverKind, Limits};
 
 /// How often ages and memory are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -213,6 +213,7 @@ fn instance_settings(settings: &PoolSettings, index: usize, limits: &Limits) -> 
             cwd: settings.places.as_ref().map_or_else(|| contract.cwd.clone(), |places| places.directory(index)),
             native_context: contract.definition.commands.native(),
             commands: contract.runs_commands(),
+            converses: contract.definition.driver != DriverKind::Oneshot,
             worktree: settings.places.is_some(),
             stall: settings.stall,
             limits: limits.clone(),

@@ -65,6 +65,7 @@ impl World {
             cwd: "/".into(),
             native_context: true,
             commands: true,
+            converses: true,
             stall: None,
             worktree: context == Context::Fresh,
             limits: Limits::default(),

@@ -204,6 +204,10 @@ fn patterns(definition: &Definition, found: &mut Problems) {
 }
 
 fn commands(definition: &Definition, found: &mut Problems) {
+    if definition.driver != DriverKind::Repl && !definition.commands.context.is_empty() {
+        let message = format!("the driver `{}` has no context commands", definition.driver.word());
+        found.add(&["commands".into(), "context".into()], message, "leave it out: a job's files go with its prompt");
+    }
     let mut seen = BTreeSet::new();
     let lists = [("context", &definition.commands.context), ("prompt", &definition.commands.prompt)];
     for (list, words) in lists {
@@ -512,11 +516,9 @@ mod tests {
         );
         finds(&format!("{ACP}[permissions.read]\nrefused = \"  \"\n"), "the reason is blank");
         finds(&format!("{ACP}[permissions.full]\nrefused = \"no\"\n"), "`full` can't be refused");
-        finds(
-            &format!("{ACP}[commands]\ncontext = [\"/a\"]\nprompt = [\"/b\", \"/a\"]\n"),
-            "commands.prompt.1: `/a` is listed",
-        );
-        finds(&format!("{ACP}[commands]\ncontext = [\"/a b\"]\n"), "is not one word");
+        finds(&format!("{ACP}[commands]\nprompt = [\"/a\", \"/b\", \"/a\"]\n"), "commands.prompt.2: `/a` is listed");
+        finds(&format!("{ACP}[commands]\nprompt = [\"/a b\"]\n"), "is not one word");
+        finds(&format!("{ACP}[commands]\ncontext = [\"/a\"]\n"), "the driver `acp` has no context commands");
         finds(&format!("{ACP}[env]\n\"A=B\" = \"1\"\n"), "can't be a variable's name");
         finds(&format!("{ACP}[files]\n\"{{home}}/../x\" = \"1\"\n"), "is not below HOME");
         finds(&format!("{ACP}[settings]\nguard_befor = \"^/\"\n"), "the driver `acp` has no setting `guard_befor`");

@@ -17,7 +17,7 @@ use self::prompt::Framing;
 use self::turn::{Rules, Running, Told};
 use super::jsonrpc::{self, Message, Pending, RpcError};
 use super::line::Lines;
-use super::{Driver, Effect, Proof, Request, Slot, Turn, TurnEnd, TurnStatus, policy};
+use super::{Driver, Effect, Proof, Request, Slot, Turn, TurnEnd, TurnStatus, no_context_commands, policy};
 use crate::error::{Failure, FailureKind};
 use crate::job::{Answer, Permissions};
 use crate::tool::{Contract, Definition};
@@ -470,14 +470,7 @@ impl Driver for Acp {
         match request {
             Request::Open { slot, cwd } => self.open(slot, cwd, None, out),
             Request::Reset { slot } => self.reset(slot, out),
-            Request::Context { slot, commands } => {
-                // No agent has context commands of its own: files go with the prompt.
-                let replies = commands.into_iter().map(|command| super::ContextReply {
-                    command,
-                    result: Err(Failure::new(FailureKind::BadInput, "this tool has no context commands")),
-                });
-                out.push(Effect::ContextDone { slot, replies: replies.collect() });
-            }
+            Request::Context { slot, commands } => out.push(no_context_commands(slot, commands)),
             Request::Begin { slot, turn } => self.begin(slot, &turn, out),
             Request::Cancel { slot } => self.cancel(slot, out),
             Request::Close { slot } => self.close(slot, out),

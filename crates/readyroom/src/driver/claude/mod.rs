@@ -33,7 +33,7 @@ use self::turn::{Retry, Running, Stop};
 use self::wire::{Finish, Message};
 use super::line::Lines;
 use super::policy::{self, Ask, Decision};
-use super::{Activity, Driver, Effect, Proof, Request, Slot, Turn};
+use super::{Activity, Driver, Effect, Proof, Request, Slot, Turn, no_context_commands};
 use crate::check::Schema;
 use crate::error::{Failure, FailureKind};
 use crate::job::Permissions;
@@ -479,7 +479,7 @@ impl Driver for Claude {
                     interrupt(running, Stop::Cancelled, out);
                 }
             }
-            Request::Context { slot, .. } => out.push(Effect::ContextDone { slot, replies: Vec::new() }),
+            Request::Context { slot, commands } => out.push(no_context_commands(slot, commands)),
             Request::Ping => out.push(Effect::Write(wire::control_line(PING, "get_binary_version"))),
             Request::Stop => out.push(Effect::CloseStdin),
             Request::Close { .. } => {}

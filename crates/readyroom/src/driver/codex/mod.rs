@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use self::conversation::{Conversation, Owner, State};
 use super::jsonrpc::{self, Message, Pending, RpcError};
 use super::line::Lines;
-use super::{Driver, Effect, Request, Slot, Turn, TurnEnd, TurnStatus};
+use super::{Driver, Effect, Request, Slot, Turn, TurnEnd, TurnStatus, no_context_commands};
 use crate::error::{Failure, FailureKind};
 use crate::job::{Answer, Permissions};
 use crate::tool::{Contract, Definition};
@@ -218,8 +218,7 @@ impl Driver for Codex {
             }
             Request::Reset { slot } => self.renew(slot, out),
             Request::Begin { slot, turn } => self.begin(slot, turn, out),
-            // The definition lists no context commands: files go with the prompt.
-            Request::Context { slot, .. } => out.push(Effect::ContextDone { slot, replies: Vec::new() }),
+            Request::Context { slot, commands } => out.push(no_context_commands(slot, commands)),
             Request::Cancel { slot } => self.cancel(slot, out),
             Request::Close { slot } => self.close(slot, out),
             Request::Ping => self.ask("thread/loaded/list", json!({"limit": 1}), Asked::Ping, out),

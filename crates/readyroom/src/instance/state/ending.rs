@@ -50,7 +50,7 @@ impl Machine {
             let (done, process) = self.done(ended);
             return self.after_turn(done, process, now, out);
         }
-        out.push(Action::Review(Box::new(ended.review())));
+        out.push(Action::Review(Box::new(ended.review(self.rules.converses))));
         let deadline = if good { ended.active.deadline() } else { None };
         self.enter(State::Reviewing(Box::new(ended)), deadline);
     }
