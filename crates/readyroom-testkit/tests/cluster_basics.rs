@@ -300,6 +300,43 @@ fn a_turn_is_joined_or_closed_by_what_is_sent_to_one_instance() {
     assert_eq!(cluster.shutdown().dropped, 0);
 }
 
+/// A turn is closed from below when it waits too long for its prompt, and when the cluster is drained.
+#[test]
+fn a_prompt_whose_turn_was_closed_meanwhile_still_gets_its_files() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["a.py", "b.py"] {
+        std::fs::write(directory.path().join(name), "").unwrap();
+    }
+    let options = ClusterOptions { wait: Wait::All, ..options(1, Context::Keep) }.cwd(directory.path());
+    let cluster = blocking::Cluster::launch(python(), "python3".as_ref(), options).unwrap();
+    let read = || cluster.read(0, Duration::from_secs(30)).unwrap();
+
+    cluster.send("/add a.py").unwrap();
+    cluster.drain();
+    cluster.send("/add b.py").unwrap();
+    cluster.drain();
+    cluster.send("print('asked')").unwrap();
+    let response = read();
+    assert_eq!(response.preamble.len(), 2, "each answer once: {response:#?}");
+    assert!(response.ok());
+
+    cluster.send("/add a.py").unwrap();
+    assert!(read().ok());
+    cluster.drain();
+    cluster.send("print('asked')").unwrap();
+    let response = read();
+    assert_eq!((response.ok(), response.preamble.len()), (true, 0), "it was read before: {response:#?}");
+
+    // What went with the closed turn is still in force: a file that is gone by now fails the prompt.
+    cluster.send("/add a.py").unwrap();
+    cluster.drain();
+    std::fs::remove_file(directory.path().join("a.py")).unwrap();
+    cluster.send("print('asked')").unwrap();
+    assert_eq!(read().error().unwrap().kind, FailureKind::BadInput);
+    assert!(cluster.read_any(Duration::ZERO).is_none());
+    cluster.shutdown();
+}
+
 #[test]
 fn a_turn_that_never_came_to_its_instance_is_read_there() {
     let options = ClusterOptions { wait: Wait::None, ..options(1, Context::Keep) };

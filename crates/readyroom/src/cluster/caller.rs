@@ -20,9 +20,11 @@ use crate::pool::router::Routing;
 use crate::pool::{CallerId, Input, Response, Sink, Taken, Wanted};
 
 /// The turn that a caller has open.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Open {
     turn: TurnId,
+    /// Its context commands, for a turn in its place should it be closed before its prompt comes.
+    commands: Vec<ContextCommand>,
     instance: usize,
     address: Option<usize>,
     /// Context commands whose acknowledgement has not been read.
@@ -38,7 +40,7 @@ pub(super) struct Callers {
 
 impl Callers {
     fn get(&self, caller: CallerId) -> Option<Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&caller).copied()
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&caller).cloned()
     }
 
     fn set(&self, caller: CallerId, open: Option<Open>) {
@@ -73,11 +75,10 @@ impl Cluster {
         let fits =
             |open: &Open| address.is_none() || open.address == address || (is_final && Some(open.instance) == address);
         let mut open = self.inner.callers.get(caller);
-        if let Some(elsewhere) = open.filter(|open| !fits(open)) {
+        if let Some(elsewhere) = open.take_if(|open| !fits(open)) {
             // A caller has one turn open. Left alone, this one would keep its instance until its time is over.
             self.inner.callers.set(caller, None);
             self.inner.pool.input(Input::Release(elsewhere.turn));
-            open = None;
         }
         let index = match (sent, open) {
             (Sent::Context(command), Some(open)) if !open.read => {
@@ -87,13 +88,13 @@ impl Cluster {
                 if let Some(earlier) = earlier {
                     self.inner.pool.input(Input::Release(earlier.turn));
                 }
-                self.open_turn(caller, vec![command], Vec::new(), Mode::Default, address, key).await?
+                self.open_turn(caller, vec![command], 0, Vec::new(), Mode::Default, address, key).await?
             }
             (Sent::Prompt { mode, text }, Some(open)) => {
                 self.join(caller, open, Vec::new(), vec![text], mode, key).await?
             }
             (Sent::Prompt { mode, text }, None) => {
-                self.open_turn(caller, Vec::new(), vec![text], mode, address, key).await?
+                self.open_turn(caller, Vec::new(), 0, vec![text], mode, address, key).await?
             }
         };
         self.inner.sent.fetch_add(1, Ordering::Relaxed);
@@ -111,15 +112,11 @@ impl Cluster {
     ) -> Result<usize, SubmitError> {
         let closes = !prompts.is_empty();
         open.unread += commands.len();
+        open.commands.extend(commands.iter().cloned());
         self.inner.pool.mailbox.owe(caller, open.turn, if closes { 1 } else { open.unread });
-        self.inner.callers.set(caller, (!closes).then_some(open));
-        let addition = Addition {
-            turn: open.turn,
-            commands: commands.clone(),
-            prompts: prompts.clone(),
-            mode,
-            timeout: self.inner.options.timeout,
-        };
+        self.inner.callers.set(caller, (!closes).then(|| open.clone()));
+        let addition =
+            Addition { turn: open.turn, commands, prompts: prompts.clone(), mode, timeout: self.inner.options.timeout };
         let (reply, still_open) = oneshot::channel();
         self.inner.pool.input(Input::Add(addition, reply));
         if still_open.await.unwrap_or(false) {
@@ -131,16 +128,22 @@ impl Cluster {
             self.inner.pool.mailbox.forget(caller, open.turn);
             return Ok(open.instance);
         }
-        // The turn waited too long for its prompt, or its failure was read.
+        // The turn was closed as it waited too long for its prompt: another is opened with all its commands, so that no
+        // prompt runs without them. What was answered and not read is answered again.
+        drop(self.inner.pool.mailbox.take_acknowledgements(open.turn));
         self.inner.pool.mailbox.forget(caller, open.turn);
         self.inner.callers.set(caller, None);
-        self.open_turn(caller, commands, prompts, mode, open.address, key).await
+        let told = open.commands.len() - open.unread;
+        self.open_turn(caller, open.commands, told, prompts, mode, open.address, key).await
     }
 
+    /// `told`: how many of the commands the caller was answered already.
+    #[expect(clippy::too_many_arguments, reason = "what a turn is made of")]
     async fn open_turn(
         &self,
         caller: CallerId,
         commands: Vec<ContextCommand>,
+        told: usize,
         prompts: Vec<String>,
         mode: Mode,
         address: Option<usize>,
@@ -149,12 +152,13 @@ impl Cluster {
         self.reserve()?;
         let turn = self.next_turn();
         let timeout = self.inner.options.timeout;
-        let unread = commands.len();
+        let unread = commands.len() - told;
         let closes = !prompts.is_empty();
         self.inner.pool.mailbox.owe(caller, turn, if closes { 1 } else { unread });
         let submission = Submission {
             turn,
-            commands,
+            commands: commands.clone(),
+            told,
             prompts,
             mode,
             timeout,
@@ -177,7 +181,7 @@ impl Cluster {
             }
             return Err(Failure::new(FailureKind::NotReady, "no instance is left").into());
         };
-        let open = Open { turn, instance, address, unread, read: false };
+        let open = Open { turn, commands, instance, address, unread, read: false };
         self.inner.callers.set(caller, (!closes).then_some(open));
         Ok(instance)
     }

@@ -317,7 +317,8 @@ impl Cluster {
         let Job { prompts, mode, key, timeout, checks, budget, .. } = job;
         let timeout = timeout.or(self.inner.options.timeout);
         let checks = Arc::new(checks);
-        let submission = Submission { turn, commands, prompts, mode, timeout, checks, budget, key, address, avoid };
+        let submission =
+            Submission { turn, commands, told: 0, prompts, mode, timeout, checks, budget, key, address, avoid };
         self.inner.sent.fetch_add(1, Ordering::Relaxed);
         self.inner.pool.input(Input::Submit { submission, sink: Sink::Ticket(reply), planned: None, gate });
         Ok(Ticket::new(turn, response, self.inner.pool.downgrade(), Arc::clone(&self.inner.tickets_done)))

@@ -210,6 +210,7 @@ impl World {
         let submission = Submission {
             turn,
             commands: if open { vec![ContextCommand::Add("a".into())] } else { Vec::new() },
+            told: 0,
             prompts: if open { Vec::new() } else { vec![format!("prompt {turn}")] },
             mode: Mode::Default,
             timeout: Some(Duration::from_secs(10)),

@@ -50,6 +50,8 @@ pub struct Submission {
     pub turn: TurnId,
     /// Context commands so far.
     pub commands: Vec<ContextCommand>,
+    /// How many of them the caller was answered already, by a turn that was closed.
+    pub told: usize,
     /// Prompts; none yet for a turn that is open.
     pub prompts: Vec<String>,
     /// What the prompts ask for.

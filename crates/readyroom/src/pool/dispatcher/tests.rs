@@ -20,6 +20,7 @@ fn submission(turn: u64) -> Submission {
     Submission {
         turn: TurnId(turn),
         commands: Vec::new(),
+        told: 0,
         prompts: vec!["prompt".into()],
         mode: Mode::Default,
         timeout: None,

@@ -9,13 +9,14 @@ impl Dispatcher {
         let id = submission.turn;
         let address = submission.address;
         let key = submission.key.clone();
+        let told = submission.told;
         self.turns.insert(
             id,
             Queued {
                 submission,
                 submitted: now,
                 place: Place::Waiting { planned: usize::MAX, fixed: true },
-                told: 0,
+                told,
                 lost: 0,
                 acted: false,
             },
