@@ -2,6 +2,7 @@
 //! they are.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -96,6 +97,9 @@ fn relative(from: &Path, path: &Path) -> PathBuf {
 /// The worktrees of a batch, as they are kept in its recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workspaces {
+    /// Part of their names: batches of the same name, in journals of their own, have worktrees of their own.
+    #[serde(default)]
+    pub mark: String,
     /// What the jobs of each kind start from; none: they work in the directory itself.
     pub bases: Vec<Option<Snapshot>>,
     /// When changes are applied.
@@ -149,7 +153,9 @@ impl Workspaces {
             bases.push(Some(base));
         }
         let text = |word: &std::ffi::OsString| crate::plan::text(word, "commit message");
+        let mark = format!("{:06x}", RandomState::new().build_hasher().finish() & 0x00ff_ffff);
         Ok(Self {
+            mark,
             bases,
             apply: wishes.apply,
             in_order: wishes.in_order,
@@ -174,7 +180,9 @@ impl Workspaces {
     pub fn of(&self, batch: &str, at: usize, kind: &PoolKind) -> anyhow::Result<Option<Worktrees>> {
         let Some(base) = self.bases.get(at).cloned().flatten() else { return Ok(None) };
         let repository = Repository::open(&kind.directory).context("the batch's repository")?;
-        let mut worktrees = Worktrees::new(repository, base, &place()?, format!("{batch}.{}", at + 1))?;
+        // A batch of an earlier version has no mark.
+        let name = [batch, &self.mark].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
+        let mut worktrees = Worktrees::new(repository, base, &place()?, format!("{name}.{}", at + 1))?;
         for (path, how) in &self.brought {
             worktrees = worktrees.bring(path, *how);
         }

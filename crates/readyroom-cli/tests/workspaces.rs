@@ -484,3 +484,78 @@ fn a_resume_keeps_the_order_in_which_changes_were_to_come() {
     let log = place.sandbox.git(&["log", "--format=%s", "-4"]);
     assert_eq!(log, "4\n3\n2\n1\n", "{resumed:#?}");
 }
+
+#[test]
+fn a_stop_that_lets_jobs_end_still_brings_their_changes_in_order() {
+    let place = place();
+    // The third fails while the first still works and the second waits for it.
+    let prompt = "@sh test {#} = 3 || { test {#} = 1 && sleep 1; echo new > {}; }";
+    let words = ["-j", "3", "--in-order", "--require-change", "--max-failures", "1", prompt, "f1", "f2", "f3"];
+    place.run(&words).expect(1);
+    assert_eq!((place.read("f1"), place.read("f2")), ("new\n".into(), "new\n".into()));
+
+    // The first waits to be tried again when the third fails, so that the second waits for a job that does not come.
+    let first = "{ touch ../crashed; kill -KILL $PPID; }";
+    let third = "{ until test -e ../crashed; do sleep 0.05; done; exit 0; }";
+    let prompt =
+        format!("@sh test -e ../go || {{ test {{#}} = 1 && {first}; test {{#}} = 3 && {third}; }}; echo newer > {{}}");
+    let words = ["-j", "3", "--in-order", "--require-change", "--max-failures", "1", &prompt, "f4", "f5", "f6"];
+    assert_ne!(place.run(&words).code(), 0);
+    assert_eq!(place.read("f4"), "4\n");
+    let trees = place.sandbox.home().join(".local/state/readyroom/worktrees");
+    fs::create_dir_all(&trees).unwrap();
+    fs::write(trees.join("go"), "").unwrap();
+    readyroom(&place, &["resume", "--failed"]).expect(0);
+    assert_eq!(["f4", "f5", "f6"].map(|file| place.read(file)), ["newer\n"; 3]);
+}
+
+#[test]
+fn a_git_that_is_under_way_outside_is_not_the_jobs() {
+    let place = place();
+    let prompt = "@sh git rev-parse --absolute-git-dir > {}; git add -A; git commit --quiet -m mine; : {}";
+    let unset = "test -z \"$GIT_DIR$GIT_INDEX_FILE\"";
+    let words = ["run", "-t", "echo", "-q", "--setup", unset, "--verify", unset, prompt, "f1"];
+    let mut command = place.command(&words);
+    let git = place.sandbox.dir().join(".git");
+    command.env("GIT_DIR", &git).env("GIT_INDEX_FILE", git.join("index")).env("GIT_AUTHOR_NAME", "Me");
+    let before = place.sandbox.git(&["rev-parse", "HEAD"]);
+    place.finish(command).expect(0);
+    assert!(place.read("f1").contains("/.git/worktrees/"), "{}", place.read("f1"));
+    assert_eq!(place.sandbox.git(&["rev-parse", "HEAD"]), before);
+}
+
+#[test]
+fn what_a_job_leaves_half_done_in_git_is_not_there_for_the_next() {
+    let place = place();
+    let leave = "touch $git/index.lock $git/BISECT_LOG; mkdir $git/rebase-merge";
+    let look = "ls $git | grep -E \"[.]lock|BISECT|rebase\"";
+    let prompt =
+        format!("@sh git=$(git rev-parse --git-dir); if test {{#}} = 1; then {leave}; else {look}; fi > {{}}; :");
+    place.run(&["-v", "-j", "1", &prompt, "f1", "f2"]).expect(0);
+    assert_eq!((place.read("f1"), place.read("f2")), (String::new(), String::new()));
+    no_worktree_left(&place);
+}
+
+#[test]
+fn batches_of_one_name_in_journals_of_their_own_do_not_share_worktrees() {
+    let place = place();
+    for (journal, file) in [("a", "f1"), ("b", "f2")] {
+        let journal = place.sandbox.home().join(journal);
+        let words = ["--batch", "nightly", "--journal", journal.to_str().unwrap(), "@sh pwd > {}", file];
+        place.run(&words).expect(0);
+    }
+    assert_ne!(place.read("f1"), place.read("f2"));
+}
+
+#[test]
+fn json_lines_of_a_batch_that_is_repeated_go_behind_those_that_are_there() {
+    let place = place();
+    let words = ["--batch", "nightly", "--json", "lines", "see {}"];
+    let run = |inputs: &[&str]| drop(place.run(&[&words[..], inputs].concat()).expect(0));
+    place.file("lines", "of another run\n");
+    run(&["f1"]);
+    assert_eq!(place.read("lines").lines().count(), 1);
+    run(&["f1"]);
+    run(&["f1", "f2"]);
+    assert_eq!(place.read("lines").lines().count(), 2);
+}

@@ -17,6 +17,8 @@ pub struct Resumed {
     pub conflicts: usize,
     /// Changes wait for jobs that are left: those of the run have to wait behind them.
     pub deferred: bool,
+    /// There was no such batch before.
+    pub is_new: bool,
 }
 
 /// Takes a batch up again.
@@ -63,6 +65,7 @@ pub fn repeat(
                 lost: Vec::new(),
                 conflicts: 0,
                 deferred: false,
+                is_new: true,
             });
         }
         Err(error) => return Err(error.into()),
@@ -71,6 +74,7 @@ pub fn repeat(
     let old: Recipe = serde_json::from_value(batch.spec).with_context(|| format!("batch {name}"))?;
     // Its jobs name their kinds by place.
     let added = std::mem::replace(&mut recipe.kinds, old.kinds);
+    let mark = old.workspaces.map(|workspaces| workspaces.mark);
     let known = store.jobs(name)?;
     let (mut again, mut new) = (Vec::new(), Vec::new());
     for planned in &plan.jobs {
@@ -96,6 +100,10 @@ pub fn repeat(
         }
     }
     recipe.workspaces = workspaces(name, &recipe.kinds)?;
+    if let (Some(workspaces), Some(mark)) = (&mut recipe.workspaces, mark) {
+        // What an earlier run left is found by it.
+        workspaces.mark = mark;
+    }
     store.extend(name, &serde_json::to_value(&recipe)?, &again, &new)?;
     let instances = recipe.instances;
     go_on(store, lease, name, recipe, Wishes::default(), instances)
@@ -152,5 +160,6 @@ fn go_on(
         lost,
         conflicts,
         deferred,
+        is_new: false,
     })
 }

@@ -49,7 +49,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     if plan.jobs.is_empty() {
         say::stderr("no inputs, nothing to do");
     }
-    let json = args.json.as_deref().map(|path| JsonSink::open(path, false)).transpose()?;
+    let json = args.json.as_deref().map(JsonSink::open).transpose()?;
     output::prepare(&plan)?;
     let worktrees = plan.pools.iter().any(|pool| pool.kind.worktree);
     let take =
@@ -59,6 +59,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
         let kinds = plan.kinds();
         let workspaces = take(&batch, &kinds)?;
         let rooms = rooms(workspaces.as_ref(), &plan, &kinds, batch, true)?;
+        begin_anew(json.as_ref())?;
         return start(plan, settings, located, json, None, rooms);
     }
     let mut recipe = Recipe::of(args, &plan, &settings)?;
@@ -66,12 +67,21 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
         let resumed = batch::repeat(args.journal.as_deref(), name, recipe, &plan, args.rerun_changed, take)?;
         let located = locate(&resumed.plan, &registry)?;
         contracts(&resumed.plan, &located, &settings)?;
+        if resumed.is_new {
+            begin_anew(json.as_ref())?;
+        }
         return go_on(resumed, settings, located, json);
     }
     let kinds = recipe.kinds.clone();
     let journal = Journal::create(args.journal.as_deref(), None, &mut recipe, &plan, |batch| take(batch, &kinds))?;
     let rooms = rooms(recipe.workspaces.as_ref(), &plan, &kinds, journal.batch().into(), false)?;
+    begin_anew(json.as_ref())?;
     start(plan, settings, located, json, Some(journal), rooms)
+}
+
+/// Empties the file of JSON lines for a batch that is new.
+fn begin_anew(json: Option<&JsonSink>) -> anyhow::Result<()> {
+    json.map_or(Ok(()), JsonSink::begin_anew)
 }
 
 /// The worktrees of a plan's pools.
@@ -108,7 +118,7 @@ pub fn resume(args: &ResumeArgs) -> anyhow::Result<ExitStatus> {
     let settings = Settings::resumed(&resumed.recipe, args, &resumed.plan, Terminal::look());
     let located = locate(&resumed.plan, &registry(&resumed.recipe.directory, &resumed.recipe.tool_files)?)?;
     contracts(&resumed.plan, &located, &settings)?;
-    let json = args.json.as_deref().map(|path| JsonSink::open(path, true)).transpose()?;
+    let json = args.json.as_deref().map(JsonSink::open).transpose()?;
     go_on(resumed, settings, located, json)
 }
 
@@ -119,7 +129,7 @@ fn go_on(
     located: Vec<Located>,
     json: Option<JsonSink>,
 ) -> anyhow::Result<ExitStatus> {
-    let Resumed { recipe, plan, journal, lost, mut conflicts, deferred } = resumed;
+    let Resumed { recipe, plan, journal, lost, mut conflicts, deferred, is_new: _ } = resumed;
     for id in &lost {
         say::stderr(&format!(
             "{id} may have run when its run ended, and is left; `readyroom resume --lost` runs it again"

@@ -5,6 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+/// How the name of a file begins that is being written.
+pub const UNFINISHED: &str = ".readyroom-";
+
 /// Writes `bytes` to `path`. A reader sees what was there before or all of it. A path that is no plain file (a device, a
 /// named pipe) is written to and never replaced; a symbolic link keeps its place and its target is replaced.
 ///
@@ -21,10 +24,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut file = tempfile::Builder::new()
-        .prefix(".readyroom-")
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(directory)?;
+    let mut file =
+        tempfile::Builder::new().prefix(UNFINISHED).permissions(Permissions::from_mode(mode)).tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_data()?;
     file.persist(&target).map_err(|error| error.error)?;

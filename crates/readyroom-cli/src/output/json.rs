@@ -29,19 +29,17 @@ pub struct JsonSink {
 }
 
 impl JsonSink {
-    /// Opens `path`, or stdout for `-`. A file is begun anew, or, for a resume, goes on.
+    /// Opens `path`, or stdout for `-`. What a file holds stays, and lines go behind it.
     ///
     /// # Errors
     /// The file can't be opened.
-    pub fn open(path: &Path, goes_on: bool) -> anyhow::Result<Self> {
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self { name: "stdout".into(), path: None, out: Box::new(io::stdout()), stdout: true });
         }
         let file = OpenOptions::new()
-            .write(true)
             .create(true)
-            .truncate(!goes_on)
-            .append(goes_on)
+            .append(true)
             .open(path)
             .with_context(|| format!("--json {} can't be opened; name another file", path.display()))?;
         Ok(Self {
@@ -50,6 +48,16 @@ impl JsonSink {
             out: Box::new(file),
             stdout: false,
         })
+    }
+
+    /// Takes away what a file held: for a batch that is new, once it is certain that it runs.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn begin_anew(&self) -> anyhow::Result<()> {
+        let Some(path) = self.path.as_deref().filter(|path| path.is_file()) else { return Ok(()) };
+        let emptied = OpenOptions::new().write(true).truncate(true).open(path);
+        emptied.map(drop).with_context(|| format!("--json {} can't be emptied; name another file", path.display()))
     }
 
     /// The file that the lines go to.

@@ -150,7 +150,7 @@ fn each_line_is_flushed_by_itself() {
 
 #[test]
 fn a_full_disk_is_named_with_its_place() {
-    let mut sink = JsonSink::open(Path::new("/dev/full"), false).unwrap();
+    let mut sink = JsonSink::open(Path::new("/dev/full")).unwrap();
     let broken = sink.write(&plan("aider", 1, &["a.py", "b.py"]), &success(), None).unwrap_err();
     assert_eq!(
         broken.to_string(),

@@ -5,6 +5,7 @@ mod answers;
 mod files;
 mod json;
 
+pub use files::UNFINISHED;
 pub use json::{JsonSink, record};
 
 use std::io;

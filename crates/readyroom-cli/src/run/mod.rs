@@ -227,6 +227,9 @@ impl Shell {
         while matches!(flow, Flow::On) {
             let Some(what) = news.recv().await else { break };
             flow = self.take(what);
+            if self.waits_in_vain() {
+                self.give_up_order();
+            }
         }
         self.finish(news).await;
         self.state.exit_status()
@@ -341,9 +344,8 @@ impl Shell {
         {
             self.stopped.store(true, Ordering::Relaxed);
             self.tell_stop(stop);
-            // Those that they wait for may never come.
-            for ended in self.order.as_mut().map(InOrder::give_up).unwrap_or_default() {
-                self.say(Message::Ended(ended));
+            if !stop.lets_end() {
+                self.give_up_order();
             }
         }
         flow

@@ -27,6 +27,11 @@ impl InOrder {
         free
     }
 
+    /// How many are held back.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Gives up waiting: what is held, in order.
     pub fn give_up(&mut self) -> Vec<Box<Ended>> {
         std::mem::take(&mut self.held).into_values().collect()

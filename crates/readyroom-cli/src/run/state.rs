@@ -107,7 +107,7 @@ pub enum Stop {
 
 impl Stop {
     /// Whether what runs may end by itself.
-    fn lets_end(self) -> bool {
+    pub fn lets_end(self) -> bool {
         matches!(self, Self::MaxFailures | Self::Blocked | Self::Deadline | Self::Budget)
     }
 }
@@ -360,6 +360,11 @@ impl Run {
     /// The jobs for which no end was ever reported, by place.
     pub fn unreported(&self) -> Vec<usize> {
         (0..self.jobs.len()).filter(|&job| !matches!(self.jobs[job], JobState::Done(_))).collect()
+    }
+
+    /// How many ends are known and not yet told.
+    pub fn unwritten(&self) -> usize {
+        self.unwritten
     }
 
     /// The exit status, once the run is over.

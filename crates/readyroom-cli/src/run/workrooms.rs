@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::*;
+use crate::output::UNFINISHED;
 
 /// The worktrees of a run.
 #[derive(Debug, Default)]
@@ -69,7 +70,10 @@ impl Workrooms {
 
     /// Whether the run itself writes to this file.
     fn writes(&self, file: &Path) -> bool {
-        self.own.iter().any(|own| file.starts_with(own))
+        let unfinished =
+            file.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(UNFINISHED));
+        unfinished
+            || self.own.iter().any(|own| file.starts_with(own))
             || file.metadata().is_ok_and(|facts| self.streams.contains(&FileId::from(&facts)))
     }
 }
@@ -78,7 +82,7 @@ impl Shell {
     /// A job's end is known for good. It is told, when what it changed has been brought to the caller's files where that is to be
     /// done.
     pub(super) fn settle(&mut self, ended: Box<Ended>) {
-        let stopping = self.state.stop_reason().is_some();
+        let cancelled = self.state.stop_reason().is_some_and(|stop| !stop.lets_end());
         let pending = ended.change.as_ref().is_some_and(|change| change.state == ChangeState::Pending);
         let waits = pending && self.rooms.applies;
         let Some(order) = &mut self.order else {
@@ -88,10 +92,23 @@ impl Shell {
             let free = order.over(ended.job, None);
             self.say(Message::Ended(ended));
             free.into_iter().for_each(|ended| self.bring(ended));
-        } else if stopping {
+        } else if cancelled {
             self.say(Message::Ended(ended));
         } else {
             order.over(ended.job, Some(ended)).into_iter().for_each(|ended| self.bring(ended));
+        }
+    }
+
+    /// Whether the run stops, all that ran has ended, and what is held back waits for jobs that will not run.
+    pub(super) fn waits_in_vain(&self) -> bool {
+        let held = self.order.as_ref().map_or(0, InOrder::held);
+        held > 0 && self.state.stop_reason().is_some() && self.turns.is_empty() && self.state.unwritten() == held
+    }
+
+    /// Tells what is held back; its changes stay pending.
+    pub(super) fn give_up_order(&mut self) {
+        for ended in self.order.as_mut().map(InOrder::give_up).unwrap_or_default() {
+            self.say(Message::Ended(ended));
         }
     }
 

@@ -16,8 +16,8 @@ use super::state::{Action, Event, Machine, Rules};
 use crate::driver::runtime::{Left, Link, Recorder, Report, Seat, SharedProcess};
 use crate::error::{Failure, FailureKind};
 use crate::process::TreeUsage;
-use crate::tool::{Contract, ContractOptions};
-use crate::workspace::Worktrees;
+use crate::tool::{Contract, ContractOptions, Definition};
+use crate::workspace::{OUTER, Worktrees};
 
 /// How long the command may run that sets a worktree up.
 const SETUP_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -336,7 +336,7 @@ async fn contract(
             let (index, shared) = (settings.index, Arc::clone(places));
             let worktree = on_disk(move || shared.worktrees.prepare(index)).await?;
             if let Some(setup) = places.worktrees.setup() {
-                let (end, said) = command::run(setup, &cwd, SETUP_LIMIT, stop).await;
+                let (end, said) = command::run(setup, &cwd, &OUTER, SETUP_LIMIT, stop).await;
                 if !matches!(&end, CommandEnd::Exited(exit) if exit.is_zero()) {
                     let what = format!("the setup of its worktree, `{}`, {end}", setup.join(" "));
                     return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
@@ -345,9 +345,11 @@ async fn contract(
             *desk = Some(Arc::new(on_disk(move || Desk::new(worktree)).await?));
         }
     }
-    let (definition, program) = (Arc::clone(&settings.contract.definition), &settings.contract.program);
+    // Its repository is the worktree, also where a git that is under way (a hook, an alias) points its children elsewhere.
+    let mut definition = Definition::clone(&settings.contract.definition);
+    definition.unset_env.extend(OUTER.map(str::to_owned));
     let options = ContractOptions { cwd, ..places.options.clone() };
-    Contract::resolve(definition, program, &options).map(Arc::new)
+    Contract::resolve(Arc::new(definition), &settings.contract.program, &options).map(Arc::new)
 }
 
 fn recorder(directory: Option<&Path>, index: usize, generation: u32) -> Result<Option<Recorder>, Failure> {

@@ -36,11 +36,12 @@ impl fmt::Display for CommandEnd {
     }
 }
 
-/// Runs it with this program's environment and no input, to its end, its time's end, or until `stop` is true. Nothing of it runs
+/// Runs it with this program's environment but for the variables `without`, and no input, to its end, its time's end, or until `stop` is true. Nothing of it runs
 /// any more when this returns. The text is the last of what it said on both outputs.
 pub(super) async fn run(
     argv: &[String],
     directory: &Path,
+    without: &[&str],
     timeout: Duration,
     mut stop: watch::Receiver<bool>,
 ) -> (CommandEnd, String) {
@@ -51,7 +52,9 @@ pub(super) async fn run(
     command.args = args.iter().map(Into::into).collect();
     command.cwd = directory.to_owned();
     command.env.insert("PWD".into(), directory.into());
-    command.env.remove(std::ffi::OsStr::new("OLDPWD"));
+    for name in without.iter().chain(&["OLDPWD"]) {
+        command.env.remove(std::ffi::OsStr::new(name));
+    }
     command.io = Io::Merged;
     let mut process = match process::spawn(&command).await {
         Ok(process) => process,

@@ -12,7 +12,7 @@ use super::desk::{Desk, Look};
 use crate::check::{Checks, Verify};
 use crate::error::{Failure, FailureKind};
 use crate::job::Text;
-use crate::workspace::{Change, WorkspaceError};
+use crate::workspace::{Change, OUTER, WorkspaceError};
 
 /// How often an answer without a value that fits is asked for again.
 const SCHEMA_ROUNDS: u32 = 1;
@@ -137,7 +137,10 @@ impl Review {
             }
         }
         match &checks.verify {
-            Some(verify) => (self.verify(verify, directory, stop).await, value),
+            Some(verify) => {
+                let without: &[&str] = if desk.is_some() { &OUTER } else { &[] };
+                (self.verify(verify, directory, without, stop).await, value)
+            }
             None => (Finding::Good, value),
         }
     }
@@ -149,8 +152,14 @@ impl Review {
         changed.into_iter().find(|path| !own.contains(&plain(&desk.root().join(path)))).cloned()
     }
 
-    async fn verify(&self, verify: &Verify, directory: &Path, stop: watch::Receiver<bool>) -> Finding {
-        let (end, said) = command::run(&verify.argv, directory, verify.timeout, stop).await;
+    async fn verify(
+        &self,
+        verify: &Verify,
+        directory: &Path,
+        without: &[&str],
+        stop: watch::Receiver<bool>,
+    ) -> Finding {
+        let (end, said) = command::run(&verify.argv, directory, without, verify.timeout, stop).await;
         match end {
             CommandEnd::Exited(exit) if exit.is_zero() => return Finding::Good,
             // Whoever stopped it knows how the job ended.

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use super::WorkspaceError;
 
 /// Variables by which a git that is under way (a hook, an alias) points its children at its own repository.
-const OUTER: [&str; 10] = [
+pub(crate) const OUTER: [&str; 10] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -207,6 +208,10 @@ pub(super) fn git_dir(root: &Path) -> Result<PathBuf, WorkspaceError> {
     Git::new(root, ["rev-parse", "--absolute-git-dir"]).path()
 }
 
+/// How often files are taken up that change meanwhile, and what passes before the second time; more before each further one.
+const ADD_TRIES: u32 = 6;
+const ADD_PAUSE: Duration = Duration::from_millis(20);
+
 /// The tree of all files in the work tree at `root`, whose index is `own`, that are tracked or not ignored, and not below one
 /// of the paths `without`, by an index that is thrown away.
 pub(super) fn tree_of(root: &Path, own: &Path, without: &[PathBuf]) -> Result<String, WorkspaceError> {
@@ -223,7 +228,16 @@ pub(super) fn tree_of(root: &Path, own: &Path, without: &[PathBuf]) -> Result<St
         pathspec.push(path);
         pathspec
     });
-    Git::new(root, ["add", "--all", "--", "."]).args(without).index(&scratch.0).bytes()?;
+    let without: Vec<std::ffi::OsString> = without.collect();
+    let mut tries = 1;
+    // A file that goes while git looks at it, such as an editor's, fails the whole.
+    while let Err(error) = Git::new(root, ["add", "--all", "--", "."]).args(&without).index(&scratch.0).bytes() {
+        if tries == ADD_TRIES {
+            return Err(error);
+        }
+        std::thread::sleep(ADD_PAUSE * tries);
+        tries += 1;
+    }
     Git::new(root, ["write-tree"]).index(&scratch.0).line()
 }
 

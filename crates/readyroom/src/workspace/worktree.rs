@@ -24,6 +24,9 @@ pub struct Worktree {
     base: Snapshot,
 }
 
+/// What a command that a job left half done (a rebase, a sequence of picks) goes on with, in the git directory.
+const UNDER_WAY: [&str; 3] = ["rebase-merge", "rebase-apply", "sequencer"];
+
 impl Worktree {
     /// Makes one at `root`, which must not be there yet; its parents are made.
     ///
@@ -72,12 +75,33 @@ impl Worktree {
     /// git failed.
     pub fn reset(&self, keep: &[&Path]) -> Result<(), WorkspaceError> {
         // Detached first, since a branch that a job has checked out must not be moved; by force also out of a merge.
-        Git::new(&self.root, ["checkout", "--quiet", "--force", "--detach", &self.base.commit]).bytes()?;
+        let detach = || Git::new(&self.root, ["checkout", "--quiet", "--force", "--detach", &self.base.commit]).bytes();
+        if detach().is_err() {
+            // What a git left that was killed. Nothing of a job runs any more.
+            self.remove_from_git_dir(|name| name.ends_with(".lock"))?;
+            detach()?;
+        }
+        self.remove_from_git_dir(|name| UNDER_WAY.contains(&name) || name.starts_with("BISECT_"))?;
         let mut clean = Git::new(&self.root, ["clean", "--quiet", "-ffdx"]);
         for path in keep {
             clean = clean.args(["-e".as_ref(), pattern(path).as_os_str()]);
         }
         clean.bytes().map(drop)
+    }
+
+    /// Removes what lies in its own git directory and is called so.
+    fn remove_from_git_dir(&self, named: impl Fn(&str) -> bool) -> Result<(), WorkspaceError> {
+        let Some(directory) = self.index.parent() else { return Ok(()) };
+        let failed = |source| WorkspaceError::Io { path: directory.to_owned(), source };
+        for entry in fs::read_dir(directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name().to_str().is_some_and(&named) {
+                let path = entry.path();
+                let is_directory = entry.file_type().map_err(failed)?.is_dir();
+                if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Brings its files back to what a change holds, or to its base: what came afterwards is gone, but for ignored files. What
