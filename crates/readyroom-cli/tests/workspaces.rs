@@ -356,6 +356,12 @@ fn a_named_batch_runs_only_what_is_new_or_changed() {
     assert_eq!(place.read("f2"), "newer\n");
     assert_eq!(jobs(&place).len(), 3);
     place.run(&["--batch", "../x", "{}", "f1"]).expect(2).says("a batch's name is");
+    // The numbers of a further run begin at 1 again, and its answers must not replace those of the first.
+    let words = ["-q", "--batch", "answers", "-o", "{#}.txt", "see {}"];
+    place.run(&[&words[..], &["f1", "f2"]].concat()).expect(0);
+    place.run(&[&words[..], &["f3"]].concat()).expect(2).says("1.txt for the job f3, and for f1");
+    assert_eq!(place.read("1.txt"), "see f1\n");
+    place.run(&[&words[..], &["f1", "f2"]].concat()).expect(0);
     place.run(&["--rerun-changed", "{}", "f1"]).expect(2);
 }
 

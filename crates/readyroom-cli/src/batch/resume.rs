@@ -1,5 +1,10 @@
 //! Batches that go on: what is left of one that was stopped or killed, and what a named one does not have yet.
 
+use std::collections::HashMap;
+
+use anyhow::bail;
+use readyroom::journal::{Job, NewJob};
+
 use super::*;
 
 /// What a resume runs.
@@ -99,6 +104,7 @@ pub fn repeat(
             }
         }
     }
+    check_outputs(name, &known, &again, &new)?;
     recipe.workspaces = workspaces(name, &recipe.kinds)?;
     if let (Some(workspaces), Some(mark)) = (&mut recipe.workspaces, mark) {
         // What an earlier run left is found by it.
@@ -107,6 +113,26 @@ pub fn repeat(
     store.extend(name, &serde_json::to_value(&recipe)?, &again, &new)?;
     let instances = recipe.instances;
     go_on(store, lease, name, recipe, Wishes::default(), instances)
+}
+
+/// No answer may replace that of another job of the batch, which an earlier run wrote.
+fn check_outputs(batch: &str, known: &[Job], again: &[(usize, Value)], new: &[NewJob]) -> anyhow::Result<()> {
+    let with_spec = |job: &Job| {
+        let spec = again.iter().find(|(place, _)| *place == job.place).map_or(&job.spec, |(_, spec)| spec);
+        (job.id.clone(), spec["output"].clone())
+    };
+    let new = new.iter().map(|job| (job.id.clone(), job.spec["output"].clone()));
+    let mut seen: HashMap<String, String> = HashMap::new();
+    for (id, output) in known.iter().map(with_spec).chain(new) {
+        let Value::String(output) = output else { continue };
+        if let Some(other) = seen.insert(output.clone(), id.clone()) {
+            bail!(
+                "--output makes {output} for the job {id}, and for {other}, which is also in the batch {batch}; make names \
+                 differ by the inputs, with {{}} for instance"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Whether the files of a job are as its outcome says that it left them.

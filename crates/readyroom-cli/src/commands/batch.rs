@@ -71,8 +71,8 @@ pub fn run(args: &BatchArgs) -> anyhow::Result<ExitStatus> {
         }
         BatchCommand::Prune { older_than, force } => {
             let before = jiff::Timestamp::now() - jiff::SignedDuration::try_from(*older_than)?;
-            let done =
-                |batch: &Batch| [JobState::Queued, JobState::Running].iter().all(|state| batch.states.of(*state) == 0);
+            let open = [JobState::Queued, JobState::Running, JobState::Cancelled];
+            let done = |batch: &Batch| open.iter().all(|state| batch.states.of(*state) == 0);
             for batch in store.batches()?.iter().filter(|batch| batch.created < before) {
                 if !done(batch) {
                     // What a killed owner left on the disk is not needed for a resume.
