@@ -356,6 +356,11 @@ fn a_named_batch_runs_only_what_is_new_or_changed() {
     assert_eq!(place.read("f2"), "newer\n");
     assert_eq!(jobs(&place).len(), 3);
     place.run(&["--batch", "../x", "{}", "f1"]).expect(2).says("a batch's name is");
+    place.sandbox.write("sub/f1", "another\n");
+    let words = ["run", "-t", "echo", "--batch", "nightly", "@edit {} new", "f1"];
+    let mut elsewhere = place.command(&words);
+    elsewhere.current_dir(place.sandbox.dir().join("sub"));
+    place.finish(elsewhere).expect(2).says("has a job f1, in").says("another name with --batch");
     // The numbers of a further run begin at 1 again, and its answers must not replace those of the first.
     let words = ["-q", "--batch", "answers", "-o", "{#}.txt", "see {}"];
     place.run(&[&words[..], &["f1", "f2"]].concat()).expect(0);
@@ -363,6 +368,24 @@ fn a_named_batch_runs_only_what_is_new_or_changed() {
     assert_eq!(place.read("1.txt"), "see f1\n");
     place.run(&[&words[..], &["f1", "f2"]].concat()).expect(0);
     place.run(&["--rerun-changed", "{}", "f1"]).expect(2);
+}
+
+#[test]
+fn a_batch_that_is_repeated_otherwise_says_what_stands_as_it_was() {
+    let place = place();
+    let words = ["-j", "1", "--batch", "b", "--require-change", "--max-failures", "1"];
+    let run = |prompt, code| place.run(&[&words[..], &[prompt, "f1", "f2", "f3"]].concat()).expect(code);
+    run("@sh test {} != f1 || exit 0; echo new > {}", 4);
+    let otherwise = run("@sh echo newer > {}", 0);
+    otherwise.says("jobs f2, f3 are in the batch already, and stand there as first given");
+    assert_eq!(["f1", "f2", "f3"].map(|file| place.read(file)), ["1\n", "new\n", "new\n"]);
+
+    let words = ["-j", "1", "--batch", "c", "--require-change", "--max-failures", "1", "--timeout", "90s"];
+    let run = |code| {
+        place.run(&[&words[..], &["@sh test {} != f4 || exit 0; echo new > {}", "f4", "f5"]].concat()).expect(code)
+    };
+    run(4);
+    assert!(!run(0).err.contains("already"), "nothing is otherwise");
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub fn repeat(
     let added = std::mem::replace(&mut recipe.kinds, old.kinds);
     let mark = old.workspaces.map(|workspaces| workspaces.mark);
     let known = store.jobs(name)?;
-    let (mut again, mut new) = (Vec::new(), Vec::new());
+    let (mut again, mut new, mut as_before) = (Vec::new(), Vec::new(), Vec::new());
     for planned in &plan.jobs {
         let kind = &added[planned.pool];
         let mut planned = planned.clone();
@@ -92,7 +92,11 @@ pub fn repeat(
         let key = planned.key();
         match known.iter().find(|job| job.id == key) {
             Some(job) => {
+                check_directory(name, job, kind, &recipe)?;
                 let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
+                if !ended && job.spec["job"] != new_job(&planned)?.spec["job"] {
+                    as_before.push(key);
+                }
                 if changed && ended && job.outcome.as_ref().is_some_and(|outcome| !as_left(outcome, kind)) {
                     planned.number = job.place + 1;
                     again.push((job.place, new_job(&planned)?.spec));
@@ -105,6 +109,13 @@ pub fn repeat(
         }
     }
     check_outputs(name, &known, &again, &new)?;
+    if !as_before.is_empty() {
+        let (jobs, are) = if as_before.len() == 1 { ("job", "is") } else { ("jobs", "are") };
+        let names = as_before.join(", ");
+        say::stderr(&format!(
+            "{jobs} {names} {are} in the batch already, and stand there as first given, not as given now"
+        ));
+    }
     recipe.workspaces = workspaces(name, &recipe.kinds)?;
     if let (Some(workspaces), Some(mark)) = (&mut recipe.workspaces, mark) {
         // What an earlier run left is found by it.
@@ -113,6 +124,21 @@ pub fn repeat(
     store.extend(name, &serde_json::to_value(&recipe)?, &again, &new)?;
     let instances = recipe.instances;
     go_on(store, lease, name, recipe, Wishes::default(), instances)
+}
+
+/// A job that the batch has is known by its name; the same name in another directory would be taken for it.
+fn check_directory(batch: &str, job: &Job, kind: &PoolKind, recipe: &Recipe) -> anyhow::Result<()> {
+    let place = job.spec["pool"].as_u64().and_then(|place| usize::try_from(place).ok());
+    let Some(known) = place.and_then(|place| recipe.kinds.get(place)) else { return Ok(()) };
+    if known.directory != kind.directory {
+        bail!(
+            "the batch {batch} has a job {}, in {}; give the run in {} another name with --batch",
+            job.id,
+            known.directory.display(),
+            kind.directory.display()
+        );
+    }
+    Ok(())
 }
 
 /// No answer may replace that of another job of the batch, which an earlier run wrote.
