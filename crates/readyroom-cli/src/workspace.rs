@@ -181,8 +181,9 @@ impl Workspaces {
         let Some(base) = self.bases.get(at).cloned().flatten() else { return Ok(None) };
         let repository = Repository::open(&kind.directory).context("the batch's repository")?;
         // A batch of an earlier version has no mark.
-        let name = [batch, &self.mark].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
-        let mut worktrees = Worktrees::new(repository, base, &place()?, format!("{name}.{}", at + 1))?;
+        let dash = if self.mark.is_empty() { "" } else { "-" };
+        let name = format!("{batch}{dash}{}.{}", self.mark, at + 1);
+        let mut worktrees = Worktrees::new(repository, base, &place()?, name)?;
         for (path, how) in &self.brought {
             worktrees = worktrees.bring(path, *how);
         }

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use readyroom_testkit::zoo::{self, Protocol};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::{Finished, Place};
@@ -223,12 +224,14 @@ fn what_git_ignores_is_brought_in_when_it_is_named() {
 #[test]
 fn a_setup_that_takes_long_is_stopped_with_the_run() {
     let place = place();
-    let mut started = place.start(&["-j", "2", "--setup", "touch \"$HOME/begun\"; sleep 600", "see {}", "f1"]);
-    while !place.sandbox.home().join("begun").exists() {
-        assert!(started.is_running());
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    started.signal(rustix::process::Signal::INT);
+    let pipe = place.sandbox.home().join("begun");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // For both, so that opening it waits for nobody.
+    let begun = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let started = place.start(&["-j", "2", "--setup", "echo > \"$HOME/begun\"; sleep 600", "see {}", "f1"]);
+    let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
+    assert_eq!(poll(&mut [PollFd::new(&begun, PollFlags::IN)], Some(&patience)), Ok(1), "the setup has begun");
+    started.signal(Signal::INT);
     started.finish().expect(130);
     place.nothing_left();
 }

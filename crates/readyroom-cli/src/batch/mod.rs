@@ -152,7 +152,7 @@ impl Journal {
             directory: here()?,
             title: title(plan),
             spec: serde_json::to_value(&*recipe)?,
-            jobs: plan.jobs.iter().map(new_job).collect::<Result<_, _>>()?,
+            jobs: plan.jobs.iter().map(|planned| new_job(&kept(planned)?)).collect::<Result<_, _>>()?,
         };
         let id = store.create(&batch).context(ADVICE)?;
         let path = store.path().to_owned();
@@ -277,12 +277,16 @@ pub fn state_of(outcome: &Outcome) -> JobState {
     }
 }
 
-/// A job as it is kept.
-fn new_job(planned: &Planned) -> anyhow::Result<NewJob> {
-    let mut spec = planned.clone();
-    // A resume may be typed elsewhere.
-    spec.output = spec.output.map(std::path::absolute).transpose()?;
-    Ok(NewJob { id: planned.key(), spec: serde_json::to_value(spec)? })
+/// A job as it is kept: a resume may be typed elsewhere.
+fn kept(planned: &Planned) -> anyhow::Result<Planned> {
+    let mut kept = planned.clone();
+    kept.output = kept.output.map(std::path::absolute).transpose()?;
+    Ok(kept)
+}
+
+/// A job for the journal.
+fn new_job(kept: &Planned) -> anyhow::Result<NewJob> {
+    Ok(NewJob { id: kept.key(), spec: serde_json::to_value(kept)? })
 }
 
 /// Each file of a job as its end left it: its content's hash, or nothing where it is gone.

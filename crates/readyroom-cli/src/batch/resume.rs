@@ -1,9 +1,8 @@
 //! Batches that go on: what is left of one that was stopped or killed, and what a named one does not have yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::bail;
-use readyroom::journal::{Job, NewJob};
 
 use super::*;
 
@@ -80,35 +79,43 @@ pub fn repeat(
     // Its jobs name their kinds by place.
     let added = std::mem::replace(&mut recipe.kinds, old.kinds);
     let mark = old.workspaces.map(|workspaces| workspaces.mark);
-    let known = store.jobs(name)?;
+    let (mut known, mut kept_jobs) = (HashMap::new(), BTreeMap::new());
+    for job in store.jobs(name)? {
+        kept_jobs.insert(job.place, planned_job(&job, name)?);
+        known.insert(job.id.clone(), job);
+    }
     let (mut again, mut new, mut as_before) = (Vec::new(), Vec::new(), Vec::new());
     for planned in &plan.jobs {
         let kind = &added[planned.pool];
-        let mut planned = planned.clone();
+        let mut planned = kept(planned)?;
         planned.pool = recipe.kinds.iter().position(|old| old == kind).unwrap_or_else(|| {
             recipe.kinds.push(kind.clone());
             recipe.kinds.len() - 1
         });
         let key = planned.key();
-        match known.iter().find(|job| job.id == key) {
+        match known.get(&key) {
             Some(job) => {
-                check_directory(name, job, kind, &recipe)?;
+                let first = &kept_jobs[&job.place];
+                let known_kind = recipe.kinds.get(first.pool).with_context(|| format!("job {key} has no pool"))?;
+                check_directory(name, &key, known_kind, kind)?;
                 let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
-                if !ended && job.spec["job"] != new_job(&planned)?.spec["job"] {
+                if !ended && first.job != planned.job {
                     as_before.push(key);
                 }
                 if changed && ended && job.outcome.as_ref().is_some_and(|outcome| !as_left(outcome, kind)) {
                     planned.number = job.place + 1;
                     again.push((job.place, new_job(&planned)?.spec));
+                    kept_jobs.insert(job.place, planned);
                 }
             }
             None => {
                 planned.number = known.len() + new.len() + 1;
                 new.push(new_job(&planned)?);
+                kept_jobs.insert(planned.number - 1, planned);
             }
         }
     }
-    check_outputs(name, &known, &again, &new)?;
+    check_outputs(name, kept_jobs.values())?;
     if !as_before.is_empty() {
         let (jobs, are) = if as_before.len() == 1 { ("job", "is") } else { ("jobs", "are") };
         let names = as_before.join(", ");
@@ -126,35 +133,35 @@ pub fn repeat(
     go_on(store, lease, name, recipe, Wishes::default(), instances)
 }
 
+/// What a job of the journal is.
+fn planned_job(job: &Job, batch: &str) -> anyhow::Result<Planned> {
+    serde_json::from_value(job.spec.clone()).with_context(|| format!("job {} of batch {batch}", job.id))
+}
+
 /// A job that the batch has is known by its name; the same name in another directory would be taken for it.
-fn check_directory(batch: &str, job: &Job, kind: &PoolKind, recipe: &Recipe) -> anyhow::Result<()> {
-    let place = job.spec["pool"].as_u64().and_then(|place| usize::try_from(place).ok());
-    let Some(known) = place.and_then(|place| recipe.kinds.get(place)) else { return Ok(()) };
-    if known.directory != kind.directory {
+fn check_directory(batch: &str, job: &str, first: &PoolKind, now: &PoolKind) -> anyhow::Result<()> {
+    if first.directory != now.directory {
         bail!(
-            "the batch {batch} has a job {}, in {}; give the run in {} another name with --batch",
-            job.id,
-            known.directory.display(),
-            kind.directory.display()
+            "the batch {batch} has a job {job}, in {}; give the run in {} another name with --batch",
+            first.directory.display(),
+            now.directory.display()
         );
     }
     Ok(())
 }
 
 /// No answer may replace that of another job of the batch, which an earlier run wrote.
-fn check_outputs(batch: &str, known: &[Job], again: &[(usize, Value)], new: &[NewJob]) -> anyhow::Result<()> {
-    let with_spec = |job: &Job| {
-        let spec = again.iter().find(|(place, _)| *place == job.place).map_or(&job.spec, |(_, spec)| spec);
-        (job.id.clone(), spec["output"].clone())
-    };
-    let new = new.iter().map(|job| (job.id.clone(), job.spec["output"].clone()));
-    let mut seen: HashMap<String, String> = HashMap::new();
-    for (id, output) in known.iter().map(with_spec).chain(new) {
-        let Value::String(output) = output else { continue };
-        if let Some(other) = seen.insert(output.clone(), id.clone()) {
+fn check_outputs<'a>(batch: &str, jobs: impl Iterator<Item = &'a Planned>) -> anyhow::Result<()> {
+    let mut seen = HashMap::new();
+    for job in jobs {
+        let Some(output) = &job.output else { continue };
+        if let Some(other) = seen.insert(output, job) {
             bail!(
-                "--output makes {output} for the job {id}, and for {other}, which is also in the batch {batch}; make names \
-                 differ by the inputs, with {{}} for instance"
+                "--output makes {} for the job {}, and for {}, which is also in the batch {batch}; make names differ by the \
+                 inputs, with {{}} for instance",
+                output.display(),
+                job.key(),
+                other.key()
             );
         }
     }
@@ -181,8 +188,7 @@ fn go_on(
     let mut before = Before::default();
     for job in store.jobs(batch)? {
         before.total += job.spent;
-        let planned: Planned =
-            serde_json::from_value(job.spec).with_context(|| format!("job {} of batch {batch}", job.id))?;
+        let planned = planned_job(&job, batch)?;
         let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
         match next(job.state, kind.is_safe(), wishes) {
             Next::Run => {

@@ -128,8 +128,8 @@ impl Cluster {
             self.inner.pool.mailbox.forget(caller, open.turn);
             return Ok(open.instance);
         }
-        // The turn was closed as it waited too long for its prompt: another is opened with all its commands, so that no
-        // prompt runs without them. What was answered and not read is answered again.
+        // The turn was closed while it waited for its prompt: another is opened with all its commands, so that no prompt
+        // runs without them. What was answered and not read is answered again.
         drop(self.inner.pool.mailbox.take_acknowledgements(open.turn));
         self.inner.pool.mailbox.forget(caller, open.turn);
         self.inner.callers.set(caller, None);

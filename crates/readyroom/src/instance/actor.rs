@@ -17,7 +17,7 @@ use crate::driver::runtime::{Left, Link, Recorder, Report, Seat, SharedProcess};
 use crate::error::{Failure, FailureKind};
 use crate::process::TreeUsage;
 use crate::tool::{Contract, ContractOptions, Definition};
-use crate::workspace::{OUTER, Worktrees};
+use crate::workspace::{OUTER_GIT, Worktrees};
 
 /// How long the command may run that sets a worktree up.
 const SETUP_LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -336,7 +336,7 @@ async fn contract(
             let (index, shared) = (settings.index, Arc::clone(places));
             let worktree = on_disk(move || shared.worktrees.prepare(index)).await?;
             if let Some(setup) = places.worktrees.setup() {
-                let (end, said) = command::run(setup, &cwd, &OUTER, SETUP_LIMIT, stop).await;
+                let (end, said) = command::run(setup, &cwd, &OUTER_GIT, SETUP_LIMIT, stop).await;
                 if !matches!(&end, CommandEnd::Exited(exit) if exit.is_zero()) {
                     let what = format!("the setup of its worktree, `{}`, {end}", setup.join(" "));
                     return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
@@ -347,7 +347,7 @@ async fn contract(
     }
     // Its repository is the worktree, also where a git that is under way (a hook, an alias) points its children elsewhere.
     let mut definition = Definition::clone(&settings.contract.definition);
-    definition.unset_env.extend(OUTER.map(str::to_owned));
+    definition.unset_env.extend(OUTER_GIT.map(str::to_owned));
     let options = ContractOptions { cwd, ..places.options.clone() };
     Contract::resolve(Arc::new(definition), &settings.contract.program, &options).map(Arc::new)
 }

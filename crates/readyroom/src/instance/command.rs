@@ -36,8 +36,8 @@ impl fmt::Display for CommandEnd {
     }
 }
 
-/// Runs it with this program's environment but for the variables `without`, and no input, to its end, its time's end, or until `stop` is true. Nothing of it runs
-/// any more when this returns. The text is the last of what it said on both outputs.
+/// Runs it with this program's environment but for the variables `without`, and no input, to its end, its time's end, or
+/// until `stop` is true. Nothing of it runs any more when this returns. The text is the last of what it said on both outputs.
 pub(super) async fn run(
     argv: &[String],
     directory: &Path,

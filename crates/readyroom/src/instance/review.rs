@@ -12,7 +12,7 @@ use super::desk::{Desk, Look};
 use crate::check::{Checks, Verify};
 use crate::error::{Failure, FailureKind};
 use crate::job::Text;
-use crate::workspace::{Change, OUTER, WorkspaceError};
+use crate::workspace::{Change, OUTER_GIT, WorkspaceError};
 
 /// How often an answer without a value that fits is asked for again.
 const SCHEMA_ROUNDS: u32 = 1;
@@ -138,7 +138,7 @@ impl Review {
         }
         match &checks.verify {
             Some(verify) => {
-                let without: &[&str] = if desk.is_some() { &OUTER } else { &[] };
+                let without: &[&str] = if desk.is_some() { &OUTER_GIT } else { &[] };
                 (self.verify(verify, directory, without, stop).await, value)
             }
             None => (Finding::Good, value),

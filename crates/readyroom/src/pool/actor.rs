@@ -307,16 +307,13 @@ impl Actor {
                 self.dispatcher.submit(submission, now)
             }
             Input::Add(addition, reply) => {
-                if !addition.prompts.is_empty() {
-                    // From now on what its context commands were answered rides in the prompt's answer.
-                    let unread = self.mailbox.take_acknowledgements(addition.turn);
-                    let unread = unread.into_iter().flat_map(|response| response.preamble).collect();
-                    self.riding.insert(addition.turn, unread);
-                }
-                let turn = addition.turn;
+                let (turn, closes) = (addition.turn, !addition.prompts.is_empty());
                 let (open, actions) = self.dispatcher.add(addition, now);
-                if !open {
-                    self.riding.remove(&turn);
+                if open && closes {
+                    // From now on what its context commands were answered rides in the prompt's answer.
+                    let unread = self.mailbox.take_acknowledgements(turn);
+                    let unread = unread.into_iter().flat_map(|response| response.preamble).collect();
+                    self.riding.insert(turn, unread);
                 }
                 let _ = reply.send(open);
                 actions

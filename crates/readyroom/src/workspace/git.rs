@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use super::WorkspaceError;
 
 /// Variables by which a git that is under way (a hook, an alias) points its children at its own repository.
-pub(crate) const OUTER: [&str; 10] = [
+pub(crate) const OUTER_GIT: [&str; 10] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -51,7 +51,7 @@ impl<'a> Git<'a> {
     /// A command that runs in `directory`, with its arguments.
     pub(super) fn new<A: AsRef<OsStr>>(directory: &'a Path, args: impl IntoIterator<Item = A>) -> Self {
         let mut command = Command::new("git");
-        for variable in OUTER {
+        for variable in OUTER_GIT {
             command.env_remove(variable);
         }
         for setting in SETTINGS {

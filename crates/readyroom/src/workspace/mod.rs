@@ -20,7 +20,7 @@ mod worktrees;
 
 pub use apply::Applied;
 pub use change::{Change, Edit, EditKind};
-pub(crate) use git::OUTER;
+pub(crate) use git::OUTER_GIT;
 pub use print::Print;
 pub use repository::{Repository, Snapshot};
 pub use worktree::Worktree;

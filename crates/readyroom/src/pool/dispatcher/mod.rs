@@ -50,7 +50,7 @@ pub struct Submission {
     pub turn: TurnId,
     /// Context commands so far.
     pub commands: Vec<ContextCommand>,
-    /// How many of them the caller was answered already, by a turn that was closed.
+    /// How many answers to them have been told: more than none at first where the turn stands for one that was closed.
     pub told: usize,
     /// Prompts; none yet for a turn that is open.
     pub prompts: Vec<String>,
@@ -112,8 +112,6 @@ struct Queued {
     submission: Submission,
     submitted: Instant,
     place: Place,
-    /// How many answers to its context commands have been told.
-    told: usize,
     /// How many processes ended with it before its prompt was sent.
     lost: u32,
     /// Whether a tool of the model's was begun or allowed.

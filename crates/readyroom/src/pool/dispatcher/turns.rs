@@ -9,14 +9,12 @@ impl Dispatcher {
         let id = submission.turn;
         let address = submission.address;
         let key = submission.key.clone();
-        let told = submission.told;
         self.turns.insert(
             id,
             Queued {
                 submission,
                 submitted: now,
                 place: Place::Waiting { planned: usize::MAX, fixed: true },
-                told,
                 lost: 0,
                 acted: false,
             },
@@ -204,7 +202,7 @@ impl Dispatcher {
             timeout: submission.timeout,
             checks: Arc::clone(&submission.checks),
             budget: submission.budget,
-            told: turn.told,
+            told: turn.submission.told,
         };
         self.instances[at].state = InstanceState::Busy { turn: id };
         out.push(Action::Order(at, Order::Run(Box::new(work))));
@@ -238,7 +236,7 @@ impl Dispatcher {
                 _ => {}
             }
         }
-        turn.told += replies.len();
+        turn.submission.told += replies.len();
         for reply in replies {
             let mut response = self.response(id, Some(at), Outcome::Succeeded);
             match &reply.result {
