@@ -13,7 +13,14 @@ use super::JournalError;
 /// A batch that is ours until this is dropped.
 #[derive(Debug)]
 pub struct Lease {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lease {
+    /// Closing the file would not do: a child that another thread has forked holds it until it executes its program.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// Who has a batch, where somebody has it.
@@ -30,7 +37,11 @@ impl Lease {
         let mut file = File::open(&path).ok()?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
             Err(Errno::WOULDBLOCK) => {}
-            _ => return None,
+            Ok(()) => {
+                let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+                return None;
+            }
+            Err(_) => return None,
         }
         let mut text = String::new();
         file.read_to_string(&mut text).ok()?;
@@ -65,6 +76,22 @@ impl Lease {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(holder.as_bytes()))
             .map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_ends_when_it_is_dropped_whoever_else_has_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("j");
+        let lease = Lease::take(&journal, "b").unwrap();
+        let inherited = lease.file.try_clone().unwrap();
+        drop(lease);
+        assert!(Lease::take(&journal, "b").is_ok());
+        drop(inherited);
     }
 }
