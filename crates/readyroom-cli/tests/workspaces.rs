@@ -376,19 +376,22 @@ fn a_named_batch_runs_only_what_is_new_or_changed() {
 #[test]
 fn a_batch_that_is_repeated_otherwise_says_what_stands_as_it_was() {
     let place = place();
-    let words = ["-j", "1", "--batch", "b", "--require-change", "--max-failures", "1"];
-    let run = |prompt, code| place.run(&[&words[..], &[prompt, "f1", "f2", "f3"]].concat()).expect(code);
-    run("@sh test {} != f1 || exit 0; echo new > {}", 4);
-    let otherwise = run("@sh echo newer > {}", 0);
-    otherwise.says("jobs f2, f3 are in the batch already, and stand there as first given");
-    assert_eq!(["f1", "f2", "f3"].map(|file| place.read(file)), ["1\n", "new\n", "new\n"]);
-
-    let words = ["-j", "1", "--batch", "c", "--require-change", "--max-failures", "1", "--timeout", "90s"];
-    let run = |code| {
-        place.run(&[&words[..], &["@sh test {} != f4 || exit 0; echo new > {}", "f4", "f5"]].concat()).expect(code)
-    };
-    run(4);
-    assert!(!run(0).err.contains("already"), "nothing is otherwise");
+    let go = place.sandbox.home().join("go");
+    let first = format!("@sh test -e {} || exec sleep 600; echo new > {{}}", go.display());
+    for (batch, again, told) in [("b", "@sh echo newer > {}", true), ("c", &first, false)] {
+        let (words, files) = (["-v", "-j", "1", "--batch", batch, "--timeout", "90s"], ["f1", "f2", "f3"]);
+        let mut started = place.start(&[&words[..], &[&first], &files].concat());
+        started.wait_for("begins f1");
+        started.signal(Signal::INT);
+        started.finish().expect(130);
+        std::fs::write(&go, "").unwrap();
+        let repeated = place.run(&[&words[..], &[again], &files].concat()).expect(0);
+        let stands = "jobs f1, f2, f3 are in the batch already, and stand there as first given";
+        assert_eq!(repeated.err.contains(stands), told, "{repeated:?}");
+        assert_eq!(files.map(|file| place.read(file)), ["new\n"; 3]);
+        std::fs::remove_file(&go).unwrap();
+        place.sandbox.git(&["checkout", "--quiet", "."]);
+    }
 }
 
 #[test]
