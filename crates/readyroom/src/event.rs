@@ -116,4 +116,10 @@ pub enum Event {
         /// What is odd about it.
         what: String,
     },
+    /// Events were missed by whoever is told this: they were not taken while 8,192 others came. Any may be among them,
+    /// also the end of a turn.
+    EventsMissed {
+        /// How many.
+        count: u64,
+    },
 }

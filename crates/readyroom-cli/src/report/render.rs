@@ -200,6 +200,7 @@ pub fn event(view: &View, pool: usize, event: &Event) -> Option<String> {
             format!("{}: ended what was left running: {}", name(instance), text::one_line(&commands.join("; ")))
         }
         Event::AnomalySeen { instance, what } => format!("{}: odd message: {}", name(instance), text::one_line(what)),
+        Event::EventsMissed { count } => format!("{count} events came too fast to be told"),
         _ => return None,
     })
 }

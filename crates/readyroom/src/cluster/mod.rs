@@ -5,6 +5,7 @@
 
 pub mod blocking;
 mod caller;
+mod events;
 mod options;
 mod ticket;
 mod words;
@@ -15,15 +16,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 
 pub use crate::pool::{CallerId, InstanceState, InstanceStatus, Response, Status, TurnError};
+pub use events::Events;
 pub use options::{ClusterOptions, LaunchError, Wait};
 pub use ticket::{Ticket, TurnBuilder};
 
 use crate::driver::ContextCommand;
 use crate::error::{Failure, FailureKind};
-use crate::event::{Event, TurnId};
+use crate::event::TurnId;
 use crate::instance::Places;
 use crate::job::Job;
 use crate::pool::dispatcher::{Rules, Submission};
@@ -500,25 +502,5 @@ impl Cluster {
     /// Ends all processes at once. Turns that run end as cancelled.
     pub fn kill(&self) {
         self.inner.pool.input(Input::Kill);
-    }
-}
-
-/// A stream of events.
-#[derive(Debug)]
-pub struct Events {
-    receiver: Option<broadcast::Receiver<Event>>,
-}
-
-impl Events {
-    /// The next event; none when the cluster is shut down or gone.
-    pub async fn recv(&mut self) -> Option<Event> {
-        let receiver = self.receiver.as_mut()?;
-        loop {
-            match receiver.recv().await {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!(missed, "events were missed"),
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
     }
 }

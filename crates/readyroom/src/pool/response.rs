@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::driver::{ContextReply, Proof};
@@ -12,7 +12,7 @@ use crate::job::{Answer, Outcome, Text, Timings, Usage};
 use crate::workspace::Change;
 
 /// A turn's or a job's end, for its caller.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Response {
     /// Which turn.
     pub turn: TurnId,
