@@ -12,15 +12,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from .cluster_manager import ClusterManager, _Path
+from . import _core
+from .cluster_manager import ClusterManager, _Path, _untold
 from .job import Job
+from .process_pool import _ended
 from .response import Response
 
 __all__ = ["AsyncCluster"]
+
+_T = TypeVar("_T")
 
 
 class AsyncCluster:
@@ -37,8 +45,11 @@ class AsyncCluster:
     def __init__(self, tool: str, count: int = 3, routing: str = "round_robin", **options: Any) -> None:
         self._launch = (tool, count, routing, options)
         self._cluster: ClusterManager | None = None
-        self._ended: asyncio.Queue[Response | None] = asyncio.Queue()
-        self._unread = 0
+        # What responses() is owed: jobs that are on their way, those that ended, and who waits for one to end.
+        self._lock = threading.Lock()
+        self._on_the_way = 0
+        self._over: deque[Future[Response]] = deque()
+        self._waiting: set[asyncio.Future[None]] = set()
 
     @property
     def cluster(self) -> ClusterManager:
@@ -51,7 +62,9 @@ class AsyncCluster:
         """Launches the instances."""
         if self._cluster is None:
             tool, count, routing, options = self._launch
-            self._cluster = await asyncio.to_thread(ClusterManager, tool, count, routing, **options)
+            self._cluster = await _stoppable(
+                lambda stop: ClusterManager(tool, count, routing, **{**options, "_stop": stop})
+            )
         return self
 
     async def ask(
@@ -70,35 +83,69 @@ class AsyncCluster:
 
     def submit(self, prompt: str | Job | Mapping[str, Any], **more: Any) -> asyncio.Future[Response]:
         """Submits a job whose response :meth:`responses` hands out; may be awaited as well."""
-        future = asyncio.wrap_future(self.cluster.submit(prompt, **more))
-        self._unread += 1
+        future = self.cluster.submit(prompt, **more)
+        with self._lock:
+            self._on_the_way += 1
         future.add_done_callback(self._finished)
-        return future
+        awaited = asyncio.wrap_future(future)
+        # Whoever takes it from responses() need not look at this one.
+        awaited.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return awaited
 
-    def _finished(self, future: asyncio.Future[Response]) -> None:
-        if future.cancelled():
-            self._ended.put_nowait(None)
-            return
-        error = future.exception()
-        self._ended.put_nowait(future.result() if error is None else getattr(error, "response", None))
+    def _finished(self, future: Future[Response]) -> None:
+        with self._lock:
+            if not future.cancelled():
+                self._over.append(future)
+            self._on_the_way -= 1
+            for change in self._waiting:
+                _in_loop(change.get_loop(), _wake, change)
 
     async def responses(self) -> AsyncIterator[Response]:
-        """The responses of what was submitted, as they come, until all are handed out."""
-        while self._unread > 0:
-            response = await self._ended.get()
-            self._unread -= 1
-            if response is not None:
-                yield response
+        """The responses of what was submitted, as they come, until all are handed out, each once."""
+        while self._on_the_way or self._over:
+            try:
+                over = self._over.popleft()
+            except IndexError:
+                await self._change()
+            else:
+                yield _ended(over)
 
-    async def stream(self, prompt: str | Job | Mapping[str, Any], **more: Any) -> AsyncIterator[str]:
-        """The answer piece by piece, as the tool prints it."""
-        pieces = self.cluster.stream(prompt, **more)
-        over = object()
+    async def _change(self) -> None:
+        """Waits until a job ends, where none is there that has."""
+        change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            if self._over or not self._on_the_way:
+                return
+            self._waiting.add(change)
         try:
-            while (piece := await asyncio.to_thread(next, pieces, over)) is not over:
-                yield str(piece)
+            await change
         finally:
-            await asyncio.to_thread(pieces.close)  # type: ignore[attr-defined]
+            with self._lock:
+                self._waiting.discard(change)
+
+    async def stream(
+        self, prompt: str | Job | Mapping[str, Any], *, files: Iterable[_Path] = (), timeout: float | None = None
+    ) -> AsyncIterator[str]:
+        """The answer piece by piece, as the tool prints it. Leaving the loop early, or cancelling the task, cancels the
+        turn.
+        """
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        told: list[str] = []
+
+        def tell(piece: str | None) -> None:
+            _in_loop(loop, pieces.put_nowait, piece)
+
+        future = self.cluster._submit(prompt, tell, files=files, timeout=timeout)
+        future.add_done_callback(lambda _: tell(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                told.append(piece)
+                yield piece
+            for piece in _untold(future.result(), told):
+                yield piece
+        finally:
+            future.cancel()
 
     async def check_health(self) -> dict[str, Any]:
         """As :meth:`ClusterManager.check_health`."""
@@ -110,17 +157,22 @@ class AsyncCluster:
 
     async def restart_instance(self, index: int, force: bool = False) -> None:
         """As :meth:`ClusterManager.restart_instance`."""
-        await asyncio.to_thread(self.cluster.restart_instance, index, force)
+        await _stoppable(lambda stop: self.cluster._restart(index, force, stop))
 
     async def drain(self) -> None:
         """Waits until no turn is queued or runs."""
-        await asyncio.to_thread(self.cluster.drain)
+        await _stoppable(self.cluster._core.drain)
 
     async def shutdown(self, wait: bool = False) -> int:
         """As :meth:`ClusterManager.shutdown`."""
         if self._cluster is None:
             return 0
-        return await asyncio.to_thread(self._cluster.shutdown, wait)
+        try:
+            if wait:
+                await self.drain()
+        finally:
+            dropped = await asyncio.to_thread(self._cluster.shutdown)
+        return dropped
 
     async def __aenter__(self) -> AsyncCluster:
         return await self.launch()
@@ -132,3 +184,24 @@ class AsyncCluster:
 
     def __repr__(self) -> str:
         return f"<AsyncCluster over {self._cluster!r}>" if self._cluster else f"<AsyncCluster {self._launch[0]!r}: not launched>"
+
+
+async def _stoppable(call: Callable[[_core.Stop], _T]) -> _T:
+    """Calls in a thread what waits until it is done or stopped; a cancel of the task stops it."""
+    stop = _core.Stop()
+    try:
+        return await asyncio.to_thread(call, stop)
+    except asyncio.CancelledError:
+        stop.set()
+        raise
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *arguments: object) -> None:
+    """Has a loop call something; nothing where the loop is closed by now, and nobody waits in it."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *arguments)
+
+
+def _wake(change: asyncio.Future[None]) -> None:
+    if not change.done():
+        change.set_result(None)

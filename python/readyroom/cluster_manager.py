@@ -15,6 +15,7 @@ import atexit
 import json
 import logging
 import os
+import queue
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
@@ -22,6 +23,7 @@ from types import TracebackType
 from typing import Any, Union
 
 from . import _callers, _checks, _core
+from .errors import TurnFailed
 from .job import Job
 from .response import Response
 
@@ -46,6 +48,9 @@ def _shut_all_down() -> None:
 class TurnFuture(Future[Response]):
     """The future of a job: its result is the :class:`Response`, and a job that did not succeed raises.
 
+    All callbacks are called on one thread, in the order in which jobs end. A callback may wait for another future's
+    ``result()`` or ``exception()``; one that waits in any other way holds up the ends of all jobs meanwhile.
+
     >>> with launch_cluster("python3", count=1, permissions="full") as cluster:
     ...     future = cluster.submit("print(6 * 7)")
     ...     future.result(timeout=30).text
@@ -62,6 +67,18 @@ class TurnFuture(Future[Response]):
             self._ticket.cancel()
         return True
 
+    def result(self, timeout: float | None = None) -> Response:
+        """Waits for the response, ``timeout`` seconds at most. Raises what the job failed with."""
+        if not self.done():
+            _core.hand_over()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Waits for the end, ``timeout`` seconds at most, and returns what the job failed with."""
+        if not self.done():
+            _core.hand_over()
+        return super().exception(timeout)
+
     def _end(self, raw: _core.RawResponse) -> None:
         if not self.set_running_or_notify_cancel():
             return
@@ -69,9 +86,10 @@ class TurnFuture(Future[Response]):
         error = response.error
         if error is None:
             self.set_result(response)
-        else:
-            error.response = response  # type: ignore[attr-defined]
-            self.set_exception(error)
+            return
+        if isinstance(error, TurnFailed):
+            error.response = response
+        self.set_exception(error)
 
 
 class ClusterManager:
@@ -107,6 +125,7 @@ class ClusterManager:
         args: Iterable[str] = (),
         record: _Path | None = None,
         tool_files: Iterable[_Path] = (),
+        _stop: _core.Stop | None = None,
     ) -> None:
         options = {
             "count": _checks.whole("count", count, 1, 1024),
@@ -129,7 +148,7 @@ class ClusterManager:
         self._count = count
         self._routing = str(options["routing"])
         self._down = True
-        self._core = _core.launch(_checks.text("tool", tool), options)
+        self._core = _core.launch(_checks.text("tool", tool), options, _stop)
         self._down = False
         _open.add(self._core)
         self._core.on_event(_logged(self._core.tool), _log.isEnabledFor(logging.DEBUG))
@@ -216,9 +235,21 @@ class ClusterManager:
         ...     [future.result().text for future in futures]
         ['0\\n', '1\\n', '2\\n']
         """
+        return self._submit(prompt, None, files=files, key=key, timeout=timeout, mode=mode)
+
+    def _submit(
+        self,
+        prompt: str | Job | Mapping[str, Any],
+        pieces: Callable[[str], object] | None,
+        *,
+        files: Iterable[_Path] = (),
+        key: str | None = None,
+        timeout: float | None = None,
+        mode: str | None = None,
+    ) -> TurnFuture:
         job = Job.of(prompt, files=tuple(_checks.paths("files", files)), key=key, timeout=timeout, mode=mode)
         future = TurnFuture()
-        future._ticket = self._core.submit(job._order(), future._end)
+        future._ticket = self._core.submit(job._order(), future._end, pieces)
         return future
 
     def stream(
@@ -231,10 +262,10 @@ class ClusterManager:
         ...     "".join(cluster.stream("print('piece by piece')"))
         'piece by piece\\n'
         """
-        events = self._core.events()
-        future = self.submit(prompt, files=files, timeout=timeout)
-        assert future._ticket is not None
-        return _pieces(events, future, future._ticket.turn)
+        pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        future = self._submit(prompt, pieces.put, files=files, timeout=timeout)
+        future.add_done_callback(lambda _: pieces.put(None))
+        return _pieces(pieces, future)
 
     def check_health(self) -> dict[str, Any]:
         """How the instances are doing: ``alive``, ``total``, ``dead`` and ``instances``. What starts counts as alive, so
@@ -278,10 +309,14 @@ class ClusterManager:
         ...     cluster.get_status()["instances"][0]["generation"]
         2
         """
-        self._core.restart(_checks.whole("index", index, 0, self._count - 1), bool(force))
+        self._restart(index, force, None)
+
+    def _restart(self, index: int, force: bool, stop: _core.Stop | None) -> None:
+        self._core.restart(_checks.whole("index", index, 0, self._count - 1), bool(force), stop)
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """The events from now on, as they happen, until the cluster is down.
+        """The events from now on, as they happen, until the cluster is down. ``events_missed`` tells how many are gone
+        that were not taken while 8,192 others came.
 
         >>> with launch_cluster("python3", count=1, permissions="full") as cluster:
         ...     events = cluster.events()
@@ -297,7 +332,7 @@ class ClusterManager:
 
     def shutdown(self, wait: bool = False) -> int:
         """Ends all instances in order, and returns how many unfinished turns that cancelled. With ``wait`` what is queued
-        or runs is finished first. May be called again.
+        or runs is finished first; an exception meanwhile, such as Ctrl-C, cancels it. May be called again.
 
         >>> cluster = launch_cluster("python3", count=1, permissions="full")
         >>> cluster.shutdown(), cluster.shutdown()
@@ -305,11 +340,13 @@ class ClusterManager:
         """
         if self._down:
             return 0
-        if wait:
-            self._core.drain()
-        dropped = self._core.shutdown()
-        self._down = True
-        _open.discard(self._core)
+        try:
+            if wait:
+                self._core.drain()
+        finally:
+            dropped = self._core.shutdown()
+            self._down = True
+            _open.discard(self._core)
         return dropped
 
     def close(self) -> None:
@@ -334,10 +371,11 @@ class ClusterManager:
             return
         core = self._core
         try:
-            warnings.warn(f"{self!r} was forgotten without shutdown()", ResourceWarning, source=self, stacklevel=2)
             core.shutdown_soon(_discarding(core))
+            # It raises where warnings are errors.
+            warnings.warn(f"{self!r} was forgotten without shutdown()", ResourceWarning, source=self, stacklevel=2)
         except Exception:
-            pass  # the interpreter is ending: the exit has seen to it
+            pass  # or the interpreter is ending: the exit has seen to it
 
     def __repr__(self) -> str:
         state = "down" if self._down else f"{self._count} instances, {self._routing}"
@@ -414,24 +452,28 @@ def _events(events: _core.Events) -> Iterator[dict[str, Any]]:
         yield json.loads(event)
 
 
-def _pieces(events: _core.Events, future: TurnFuture, turn: int) -> Iterator[str]:
-    told = ""
+def _pieces(pieces: queue.SimpleQueue[str | None], future: TurnFuture) -> Iterator[str]:
+    told: list[str] = []
     try:
-        for event in _events(events):
-            if event.get("turn") != turn:
-                continue
-            if event["event"] == "turn_progressed" and "text" in event["activity"]:
-                piece = event["activity"]["text"]
-                told += piece
-                yield piece
-            elif event["event"] == "turn_ended":
-                break
-        whole = future.result().transcript
-        # A tool that says nothing of its progress has all of it here.
-        if whole.startswith(told) and whole != told:
-            yield whole[len(told) :]
+        while (piece := _next(pieces)) is not None:
+            told.append(piece)
+            yield piece
+        yield from _untold(future.result(), told)
     finally:
         future.cancel()
+
+
+def _next(pieces: queue.SimpleQueue[str | None]) -> str | None:
+    if pieces.empty():
+        _core.hand_over()
+    return pieces.get()
+
+
+def _untold(response: Response, told: list[str]) -> Iterator[str]:
+    """What no piece has told: all of it, where a tool says nothing of its progress."""
+    whole, begun = response.transcript, "".join(told)
+    if whole.startswith(begun) and whole != begun:
+        yield whole[len(begun) :]
 
 
 _LEVELS = {

@@ -7,7 +7,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from .response import Response
 
 __all__ = [
     "AuthError",
@@ -102,6 +105,8 @@ class TurnFailed(ReadyroomError):
     """
 
     kind = "failed"
+    #: The turn's response, where a future raised this: the transcript may tell how far it came.
+    response: Response | None = None
 
 
 class ToolMissing(TurnFailed):
@@ -397,6 +402,10 @@ def _not_ready(message: str, instances: list[tuple[int, _Parts]]) -> NotReady:
     error = NotReady(message, evidence=evidence)
     error.instances = {index: _of(parts) for index, parts in instances}
     return error
+
+
+def _stopped() -> Cancelled:
+    return Cancelled("cancelled before it was done")
 
 
 def _queue_full(message: str) -> QueueFull:

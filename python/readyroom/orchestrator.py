@@ -9,17 +9,38 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
+from . import _core
 from .cluster_manager import ClusterManager
+from .errors import Cancelled
 from .job import Job
 from .process_pool import _ended
 from .response import Response
 
 __all__ = ["Orchestrator"]
+
+
+class _Running:
+    """What an orchestrator's calls have under way."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        #: Each ends the launches of one call.
+        self.stops: set[_core.Stop] = set()
+        self.clusters: set[ClusterManager] = set()
+
+
+#: The stop of the call that a thread works for.
+_of_thread = threading.local()
+
+
+def _work_for(stop: _core.Stop) -> None:
+    _of_thread.stop = stop
 
 
 class Orchestrator:
@@ -52,7 +73,11 @@ class Orchestrator:
         all_jobs = [dataclasses.replace(Job.of(job)) for job in jobs]
         groups = self._group_by_tool(all_jobs)
         results: dict[int, Response] = {}
-        with ThreadPoolExecutor(max_workers=max(1, len(groups)), thread_name_prefix="readyroom-tool") as threads:
+        stop, under_way = _core.Stop(), self._running()
+        with under_way.lock:
+            under_way.stops.add(stop)
+        workers = max(1, len(groups))
+        with ThreadPoolExecutor(workers, "readyroom-tool", initializer=_work_for, initargs=(stop,)) as threads:
             try:
                 running = [(of_tool, threads.submit(self._execute, tool, of_tool)) for tool, of_tool in groups.items()]
                 for of_tool, future in running:
@@ -61,6 +86,9 @@ class Orchestrator:
                 # What the threads wait for is over then.
                 self.close()
                 raise
+            finally:
+                with under_way.lock:
+                    under_way.stops.discard(stop)
         return [results[id(job)] for job in all_jobs]
 
     def _execute(self, tool: str, jobs: Sequence[Job]) -> list[Response]:
@@ -79,9 +107,18 @@ class Orchestrator:
 
     def _get_or_create_pool(self, tool_id: str) -> ClusterManager:
         """The pool of a tool, launched when it is first needed."""
-        if tool_id not in self._tool_pools:
-            self._tool_pools[tool_id] = ClusterManager(tool_id, self._count, self._routing, **self._options)
-        return self._tool_pools[tool_id]
+        pool = self._tool_pools.get(tool_id)
+        if pool is not None and not pool._down:
+            return pool
+        launched = self._launch(tool_id, self._count)
+        with self._running().lock:
+            pool = self._tool_pools.get(tool_id)
+            if pool is None or pool._down:
+                self._tool_pools[tool_id] = pool = launched
+        if pool is not launched:
+            # Another thread's was there first.
+            self._end(launched)
+        return pool
 
     def _execute_with_pool(self, pool: ClusterManager, jobs: Sequence[Job]) -> list[Response]:
         """Runs jobs on a pool."""
@@ -92,27 +129,45 @@ class Orchestrator:
         """Runs jobs in a process each."""
         responses = []
         for job in jobs:
-            cluster = ClusterManager(str(job.tool), 1, self._routing, **{**self._options, "one_shot": True})
-            self._alone().add(cluster)
+            cluster = self._launch(str(job.tool), 1, one_shot=True)
             try:
                 responses.append(_ended(cluster.submit(job)))
             finally:
-                self._alone().discard(cluster)
-                cluster.shutdown()
+                self._end(cluster)
         return responses
 
-    def _alone(self) -> set[ClusterManager]:
-        """The clusters that run a job in a process of its own."""
-        clusters: set[ClusterManager] = self.__dict__.setdefault("_clusters_alone", set())
-        return clusters
+    def _running(self) -> _Running:
+        running: _Running = self.__dict__.setdefault("_under_way", _Running())
+        return running
+
+    def _launch(self, tool: str, count: int, **more: Any) -> ClusterManager:
+        """A cluster that :meth:`close` ends, also while it is launched."""
+        stop: _core.Stop | None = getattr(_of_thread, "stop", None)
+        cluster = ClusterManager(tool, count, self._routing, **{**self._options, **more, "_stop": stop})
+        running = self._running()
+        with running.lock:
+            running.clusters.add(cluster)
+            closed = stop is not None and stop.is_set()
+        if closed:
+            self._end(cluster)
+            raise Cancelled("the orchestrator was closed meanwhile")
+        return cluster
+
+    def _end(self, cluster: ClusterManager) -> None:
+        cluster.shutdown()
+        with self._running().lock:
+            self._running().clusters.discard(cluster)
 
     def close(self) -> None:
-        """Ends all pools, and what runs."""
-        for cluster in list(self._alone()):
-            cluster.shutdown()
-        while self._tool_pools:
-            _, pool = self._tool_pools.popitem()
-            pool.shutdown()
+        """Ends all pools, what runs, and what is being launched."""
+        running = self._running()
+        with running.lock:
+            for stop in running.stops:
+                stop.set()
+            clusters = {*running.clusters, *self._tool_pools.values()}
+            self._tool_pools.clear()
+        for cluster in clusters:
+            self._end(cluster)
 
     def __enter__(self) -> Orchestrator:
         return self

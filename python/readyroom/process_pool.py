@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Union
 
@@ -77,7 +78,7 @@ class ProcessPool:
         return f"<ProcessPool over {self.cluster!r}>"
 
 
-def _ended(future: TurnFuture) -> Response:
+def _ended(future: Future[Response]) -> Response:
     """The response of a job, however it ended."""
     error = future.exception()
     if error is None:

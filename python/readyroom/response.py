@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ._core import RawResponse
+from ._core import RawResponse, read_response
 from .errors import ReadyroomError, _of
 
 __all__ = ["ContextReply", "Response", "Timings", "Usage"]
@@ -186,4 +186,8 @@ class Response:
         return f"<Response turn={self.turn} tool={self.tool!r} instance={self.instance} {self.outcome}: {short!r}>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError("a Response can't be pickled; send what you need of it: response.text, response.usage")
+        return (_read, (self._raw.json(),))
+
+
+def _read(json: str) -> Response:
+    return Response(read_response(json))

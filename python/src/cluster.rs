@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use readyroom::cluster::CallerId;
+use readyroom::driver::Activity;
 use readyroom::event::TurnId;
 use readyroom::{Event, Job, Mode};
 use serde::Serialize;
@@ -13,15 +14,16 @@ use serde::Serialize;
 use crate::failure::{exception, launch_exception, submit_exception};
 use crate::options::{Options, seconds};
 use crate::response::RawResponse;
-use crate::runtime::{News, call_back, runtime, wait};
+use crate::runtime::{News, Stop, call_back, runtime, wait, wait_until};
 
 /// Launches a cluster, and waits for as many instances as the options ask.
 #[pyfunction]
-pub fn launch(py: Python<'_>, tool: &str, options: Options) -> PyResult<Cluster> {
+#[pyo3(signature = (tool, options, stop=None))]
+pub fn launch(py: Python<'_>, tool: &str, options: Options, stop: Option<&Stop>) -> PyResult<Cluster> {
     let resolved = options.resolve()?;
     let (definition, program) = options.locate(tool).map_err(|failure| exception(py, &failure))?;
-    // Where a signal ends the wait, the launch is dropped, and all that it has started ends.
-    let launched = wait(py, readyroom::Cluster::launch(definition, &program, resolved))?;
+    // Where a signal or a stop ends the wait, the launch is dropped, and all that it has started ends.
+    let launched = wait_until(py, stop, readyroom::Cluster::launch(definition, &program, resolved))?;
     launched.map(|cluster| Cluster { cluster }).map_err(|error| launch_exception(py, &error))
 }
 
@@ -82,8 +84,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Submits a job. Its response goes to `callback`, on a thread of ours.
-    fn submit(&self, py: Python<'_>, order: Order, callback: Py<PyAny>) -> PyResult<Ticket> {
+    /// Submits a job. Its response goes to `callback`, on a thread of ours, and before that the pieces of its answer, as
+    /// the tool prints them, to `pieces`.
+    #[pyo3(signature = (order, callback, pieces=None))]
+    fn submit(&self, py: Python<'_>, order: Order, callback: Py<PyAny>, pieces: Option<Py<PyAny>>) -> PyResult<Ticket> {
         let mode = match order.mode.as_str() {
             "default" => Mode::Default,
             "ask" => Mode::Ask,
@@ -94,9 +98,15 @@ impl Cluster {
         let timeout = order.timeout.map(seconds);
         let job = Job { prompts: order.prompts, files: order.files, mode, key: order.key, timeout, ..Job::default() };
         let runtime = runtime()?;
+        let events = pieces.map(|pieces| (self.cluster.events(), pieces));
         let ticket = self.cluster.submit(job).map_err(|error| submit_exception(py, &error))?;
         let turn = ticket.id();
-        runtime.spawn(async move { call_back(callback, News::Response(Box::new(RawResponse(ticket.await)))) });
+        runtime.spawn(async move {
+            if let Some((events, pieces)) = events {
+                tell_pieces(events, turn, pieces).await;
+            }
+            call_back(callback, News::Response(Box::new(RawResponse(ticket.await))));
+        });
         Ok(Ticket { cluster: self.cluster.clone(), turn })
     }
 
@@ -121,12 +131,15 @@ impl Cluster {
         (metrics.total_sent, metrics.total_received)
     }
 
-    fn restart(&self, py: Python<'_>, instance: usize, force: bool) -> PyResult<()> {
-        wait(py, self.cluster.restart_instance(instance, force))?.map_err(|failure| exception(py, &failure))
+    #[pyo3(signature = (instance, force, stop=None))]
+    fn restart(&self, py: Python<'_>, instance: usize, force: bool, stop: Option<&Stop>) -> PyResult<()> {
+        let restarted = wait_until(py, stop, self.cluster.restart_instance(instance, force))?;
+        restarted.map_err(|failure| exception(py, &failure))
     }
 
-    fn drain(&self, py: Python<'_>) -> PyResult<()> {
-        wait(py, self.cluster.drain())
+    #[pyo3(signature = (stop=None))]
+    fn drain(&self, py: Python<'_>, stop: Option<&Stop>) -> PyResult<()> {
+        wait_until(py, stop, self.cluster.drain())
     }
 
     /// How many turns it dropped.
@@ -167,6 +180,21 @@ impl Cluster {
 
     fn events(&self) -> Events {
         Events { events: Arc::new(tokio::sync::Mutex::new(self.cluster.events())) }
+    }
+}
+
+/// Tells the pieces of a turn's answer until it ends, or until one was missed: the whole is in the response.
+async fn tell_pieces(mut events: readyroom::cluster::Events, turn: TurnId, callback: Py<PyAny>) {
+    let callback = Arc::new(callback);
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::TurnProgressed { turn: of, activity: Activity::Text(piece), .. } if of == turn => {
+                call_back(Arc::clone(&callback), News::Piece(piece));
+            }
+            Event::TurnEnded { turn: of, .. } if of == turn => return,
+            Event::EventsMissed { .. } => return,
+            _ => {}
+        }
     }
 }
 

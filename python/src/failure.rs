@@ -39,6 +39,11 @@ pub fn exception(py: Python<'_>, failure: &Failure) -> PyErr {
     made(py, "_of", (parts(failure),))
 }
 
+/// That a wait was stopped, as an exception.
+pub fn cancelled(py: Python<'_>) -> PyErr {
+    made(py, "_stopped", ())
+}
+
 /// Why a launch failed, as an exception.
 pub fn launch_exception(py: Python<'_>, error: &LaunchError) -> PyErr {
     match error {

@@ -21,7 +21,7 @@ mod _core {
     #[pymodule_export]
     use super::options::{load_registry, new_caller};
     #[pymodule_export]
-    use super::response::RawResponse;
+    use super::response::{RawResponse, read_response};
     #[pymodule_export]
-    use super::runtime::{forked, use_program};
+    use super::runtime::{Stop, forked, hand_over, use_program};
 }

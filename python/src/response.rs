@@ -1,5 +1,6 @@
 //! A response, as Python's `Response` looks into it.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use readyroom::cluster::Response;
@@ -166,4 +167,15 @@ impl RawResponse {
     fn context_lost(&self) -> bool {
         self.0.context_lost
     }
+
+    /// All of it, as [`read_response`] takes it.
+    fn json(&self) -> PyResult<String> {
+        serde_json::to_string(&self.0).map_err(|error| PyValueError::new_err(error.to_string()))
+    }
+}
+
+/// A response from its JSON.
+#[pyfunction]
+pub fn read_response(json: &str) -> PyResult<RawResponse> {
+    serde_json::from_str(json).map(RawResponse).map_err(|error| PyValueError::new_err(error.to_string()))
 }

@@ -121,6 +121,19 @@ def gone(root: Path, seconds: float = 5) -> list[tuple[int, str]]:
     return [] if eventually(lambda: not processes(root), seconds) else processes(root)
 
 
+@pytest.fixture
+def sleepy(tmp_path: Path) -> Path:
+    """The definition of a tool that never becomes ready."""
+    file = tmp_path / "sleepy.toml"
+    file.write_text(echo("sleepy", "--interrupt", "--hang-start"))
+    return file
+
+
+def starting(root: Path) -> Any:
+    """Waits until the tool that never becomes ready has been started."""
+    return eventually(lambda: [pid for pid, words in processes(root) if "--hang-start" in words])
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(surroundings: Path) -> Iterator[None]:
     """No test leaves a process behind."""

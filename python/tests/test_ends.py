@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import eventually, gone, processes, python
+from conftest import eventually, gone, processes, python, starting
 
 from readyroom import launch_cluster
 
@@ -62,20 +62,20 @@ BLOCKING = {
     "block": "\nwith cluster: cluster.submit('@sleep 60000')",
     "async": "\nimport asyncio\nasync def main():\n  async with readyroom.AsyncCluster('echo', 1) as c: await c.ask('@sleep 60000')\nasyncio.run(main())",
     "launch": "readyroom.launch_cluster('sleepy', count=1, tool_files=[os.environ['SLEEPY']])",
+    "launch in asyncio": "import asyncio\nasyncio.run(readyroom.AsyncCluster('sleepy', tool_files=[os.environ['SLEEPY']]).launch())",
+    "launch by an orchestrator": """
+jobs = [{'tool': 'sleepy', 'prompt': 'x'}] * 2
+readyroom.Orchestrator(tool_files=[os.environ['SLEEPY']]).execute_jobs(jobs)""",
 }
 
 
 @pytest.mark.parametrize("call", BLOCKING)
-def test_ctrl_c_ends_each_wait(call: str, surroundings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sleepy = (surroundings / "config/readyroom/tools/echo.toml").read_text()
-    (tmp_path / "sleepy.toml").write_text(
-        sleepy.replace('id = "echo"', 'id = "sleepy"').replace('"--interrupt"]', '"--interrupt", "--hang-start"]')
-    )
-    monkeypatch.setenv("SLEEPY", str(tmp_path / "sleepy.toml"))
+def test_ctrl_c_ends_each_wait(call: str, surroundings: Path, sleepy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLEEPY", str(sleepy))
     program = started(BLOCKING[call])
     assert program.stdout is not None
-    if call == "launch":
-        assert eventually(lambda: [pid for pid, words in processes(surroundings) if "--hang-start" in words])
+    if "launch" in call:
+        assert starting(surroundings)
     elif call == "run_batch":
         # Its own two instances, and one of the batch's.
         echo = "readyroom-echo"
