@@ -2,9 +2,10 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -40,12 +41,19 @@ fn readyroom(place: &Place, words: &[&str]) -> Finished {
 
 /// The states of the last batch's jobs, by id.
 fn states(place: &Place) -> HashMap<String, String> {
-    let shown = readyroom(place, &["batch", "show", "--json"]).expect(0).out;
+    states_in(&readyroom(place, &["batch", "show", "--json"]).expect(0).out)
+}
+
+fn states_in(shown: &str) -> HashMap<String, String> {
     let job = |line: &str| {
-        let job: Value = serde_json::from_str(line).unwrap();
+        let job = value(line);
         (job["id"].as_str().unwrap().to_owned(), job["state"].as_str().unwrap().to_owned())
     };
     shown.lines().map(job).collect()
+}
+
+fn value(line: &str) -> Value {
+    serde_json::from_str(line).unwrap()
 }
 
 fn count(states: &HashMap<String, String>, state: &str) -> usize {
@@ -58,7 +66,7 @@ fn killed_and_resumed(seed: u64, permissions: &str) -> (Place, HashMap<String, S
     const JOBS: usize = 80;
     let place = place();
     let inputs: Vec<String> = (0..JOBS).map(|job| format!("job-{job}")).collect();
-    let mut words = vec!["-j", "4", "--permissions", permissions, "do {}"];
+    let mut words = vec!["-j", "4", "--permissions", permissions, "-o", "out/{}", "--json", "lines", "do {}"];
     words.extend(inputs.iter().map(String::as_str));
     let mut random = seed;
     let mut started = Some(place.start(&words));
@@ -71,12 +79,19 @@ fn killed_and_resumed(seed: u64, permissions: &str) -> (Place, HashMap<String, S
         running.signal(Signal::KILL);
         killed += usize::from(running.finish().status.signal().is_some());
         place.nothing_left();
-        let mut command = place.command(&["resume"]);
+        let mut command = place.command(&["resume", "--json", "lines"]);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         started = Some(support::Started::new(command.spawn().unwrap()));
     }
     started.unwrap().finish();
     place.nothing_left();
+    // What was written down and not told when its run was killed, a resume has told.
+    let lines = place.read("lines");
+    let told: HashSet<String> = lines.lines().map(|line| value(line)["input"].as_str().unwrap().to_owned()).collect();
+    for (id, _) in states(&place).iter().filter(|(_, state)| *state == "succeeded") {
+        assert_eq!(place.read(&format!("out/{id}")), format!("do {id}\n"));
+        assert!(told.contains(id), "{id} is not in {lines}");
+    }
     assert!(killed >= 3, "it was done before it could be killed: {killed}");
     let states = states(&place);
     assert_eq!(states.len(), JOBS);
@@ -115,13 +130,59 @@ fn a_killed_run_that_only_reads_is_done_without_a_question() {
     let (place, states) = killed_and_resumed(4, "read");
     assert_eq!(count(&states, "succeeded"), states.len());
     let outcomes = readyroom(&place, &["batch", "results", "--json"]).expect(0).out;
-    let numbers: Vec<u64> =
-        outcomes.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["job"].as_u64().unwrap()).collect();
+    let numbers: Vec<u64> = outcomes.lines().map(|line| value(line)["job"].as_u64().unwrap()).collect();
     assert_eq!(
         numbers,
         (1..=states.len() as u64).collect::<Vec<_>>(),
         "one outcome each, under the batch's own numbers"
     );
+}
+
+/// The run is killed while it can't bring an answer to its file: nobody reads the pipe that stands there.
+#[test]
+fn what_ended_and_was_not_told_is_told_by_the_resume() {
+    let place = place();
+    let pipe = place.file("out/a", "");
+    fs::remove_file(&pipe).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let started = place.start(&["-j", "1", "--permissions", "edit", "-o", "out/{}", "{}", "a", "@exit 3", "c"]);
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let shown = place.command(&["batch", "show", "--json"]).output().unwrap();
+        let states = states_in(&String::from_utf8_lossy(&shown.stdout));
+        if count(&states, "succeeded") + count(&states, "failed") == 3 {
+            break;
+        }
+        assert!(Instant::now() < until, "{shown:?}");
+    }
+    started.signal(Signal::KILL);
+    assert!(started.finish().status.signal().is_some());
+    place.nothing_left();
+    fs::remove_file(&pipe).unwrap();
+    fs::remove_dir(pipe.parent().unwrap()).unwrap();
+
+    let resumed = readyroom(&place, &["resume", "--json", "lines"]).expect(1);
+    resumed.says("a had succeeded; its run was ended before it could tell").says("@exit 3 had failed: ");
+    resumed.says("nothing is left to run");
+    assert_eq!((place.read("out/a"), place.read("out/c")), ("a\n".into(), "c\n".into()));
+    let ended = |line: &str| value(line)["outcome"].as_str().unwrap().to_owned();
+    assert_eq!(place.read("lines").lines().map(ended).collect::<Vec<_>>(), ["succeeded", "failed", "succeeded"]);
+    let again = readyroom(&place, &["resume", "--json", "lines"]).expect(0);
+    assert!(again.err == format!("{}\n", again.err.trim()) && place.read("lines").lines().count() == 3, "{again:?}");
+    assert!(asked(&place).is_empty());
+}
+
+#[test]
+fn an_answer_that_had_no_room_comes_to_its_file_with_the_resume() {
+    let place = place();
+    let full = place.file("out/a", "");
+    fs::remove_file(&full).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    let stopped = place.run(&["-j", "1", "--permissions", "read", "-o", "out/{}", "{}", "a", "b"]).expect(4);
+    stopped.says("free some space and run again");
+    fs::remove_file(&full).unwrap();
+    readyroom(&place, &["resume"]).expect(0).says("a had succeeded");
+    assert_eq!((place.read("out/a"), place.read("out/b")), ("a\n".into(), "b\n".into()));
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub fn apply(
         let Some(job) = at.map(|at| &jobs[at]).filter(|job| wanted(&job.id, &recorded)) else {
             continue;
         };
-        let planned: Planned = serde_json::from_value(job.spec.clone()).with_context(|| format!("job {}", job.id))?;
+        let planned = planned_job(job, batch)?;
         let kind = recipe.kinds.get(planned.pool).with_context(|| format!("job {} has no pool", job.id))?;
         if !repositories.contains_key(kind.directory.as_path()) {
             repositories.insert(&kind.directory, Repository::open(&kind.directory)?);

@@ -3,9 +3,11 @@
 
 mod changes;
 mod resume;
+mod untold;
 
 pub use changes::{apply, apply_rest, branch_name, clear, put_away};
 pub use resume::{Resumed, repeat, resume};
+pub use untold::{Untold, tell_rest};
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -237,6 +239,16 @@ impl Journal {
         self.writer.enter(entry, told);
     }
 
+    /// Has it written that a job's result is where it was to go. What can't be written is told once more by a resume.
+    pub fn told(&self, job: usize) {
+        self.told_at(self.places[job]);
+    }
+
+    /// The same for a job of the batch, by its place there.
+    pub fn told_at(&self, place: usize) {
+        self.writer.enter(Entry::Told { batch: self.batch.clone(), place }, drop);
+    }
+
     /// Has written what became of a job's change, and the outcome as it is with that.
     pub fn changed(
         &self,
@@ -287,6 +299,11 @@ fn kept(planned: &Planned) -> anyhow::Result<Planned> {
 /// A job for the journal.
 fn new_job(kept: &Planned) -> anyhow::Result<NewJob> {
     Ok(NewJob { id: kept.key(), spec: serde_json::to_value(kept)? })
+}
+
+/// What a job of the journal is.
+fn planned_job(job: &Job, batch: &str) -> anyhow::Result<Planned> {
+    serde_json::from_value(job.spec.clone()).with_context(|| format!("job {} of batch {batch}", job.id))
 }
 
 /// Each file of a job as its end left it: its content's hash, or nothing where it is gone.

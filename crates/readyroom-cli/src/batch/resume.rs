@@ -17,6 +17,8 @@ pub struct Resumed {
     pub journal: Journal,
     /// Ids of jobs that may have run and are not run again.
     pub lost: Vec<String>,
+    /// Results that were never told.
+    pub untold: Vec<Untold>,
     /// Changes that were to be applied and do not apply.
     pub conflicts: usize,
     /// Changes wait for jobs that are left: those of the run have to wait behind them.
@@ -67,6 +69,7 @@ pub fn repeat(
                 plan: plan.clone(),
                 journal,
                 lost: Vec::new(),
+                untold: Vec::new(),
                 conflicts: 0,
                 deferred: false,
                 is_new: true,
@@ -131,11 +134,6 @@ pub fn repeat(
     store.extend(name, &serde_json::to_value(&recipe)?, &again, &new)?;
     let instances = recipe.instances;
     go_on(store, lease, name, recipe, Wishes::default(), instances)
-}
-
-/// What a job of the journal is.
-fn planned_job(job: &Job, batch: &str) -> anyhow::Result<Planned> {
-    serde_json::from_value(job.spec.clone()).with_context(|| format!("job {} of batch {batch}", job.id))
 }
 
 /// A job that the batch has is known by its name; the same name in another directory would be taken for it.
@@ -208,6 +206,8 @@ fn go_on(
     let conflicts = changes::take_up(&mut store, batch, &recipe)?;
     let deferred = recipe.workspaces.as_ref().is_some_and(|w| w.in_order && w.apply == ApplyArg::Auto)
         && store.changes(batch)?.iter().any(|(_, recorded)| recorded.state == ChangeState::Pending);
+    let mut untold = Untold::of(&store, batch, &places)?;
+    untold.retain(|untold| !(deferred && untold.waits()));
     let plan = Plan::assemble(jobs, &recipe.kinds, instances);
     let path = store.path().to_owned();
     let writer = Arc::new(Writer::start(store, lease)?);
@@ -216,6 +216,7 @@ fn go_on(
         plan,
         journal: Journal { writer, path, batch: batch.to_owned(), places, before },
         lost,
+        untold,
         conflicts,
         deferred,
         is_new: false,

@@ -12,7 +12,7 @@ use readyroom::tool::{Contract, Layers, Registry};
 
 use super::dry_run;
 use crate::args::{ApplyArg, ResumeArgs, RunArgs};
-use crate::batch::{self, Journal, Recipe, Resumed};
+use crate::batch::{self, Journal, Recipe, Resumed, Untold};
 use crate::exit::ExitStatus;
 use crate::output::{self, JsonSink, Outputs};
 use crate::plan::{self, Plan, Pool, PoolKind};
@@ -50,7 +50,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
         say::stderr("no inputs, nothing to do");
     }
     let json = args.json.as_deref().map(JsonSink::open).transpose()?;
-    output::prepare(&plan)?;
+    output::prepare(&plan.jobs)?;
     let worktrees = plan.pools.iter().any(|pool| pool.kind.worktree);
     let take =
         |batch: &str, kinds: &[PoolKind]| worktrees.then(|| Workspaces::take(args, kinds, &plan, batch)).transpose();
@@ -127,28 +127,45 @@ fn go_on(
     resumed: Resumed,
     settings: Settings,
     located: Vec<Located>,
-    json: Option<JsonSink>,
+    mut json: Option<JsonSink>,
 ) -> anyhow::Result<ExitStatus> {
-    let Resumed { recipe, plan, journal, lost, mut conflicts, deferred, is_new: _ } = resumed;
+    let Resumed { recipe, plan, journal, lost, untold, mut conflicts, deferred, is_new: _ } = resumed;
     for id in &lost {
         say::stderr(&format!(
             "{id} may have run when its run ended, and is left; `readyroom resume --lost` runs it again"
         ));
     }
+    let terminal = settings.terminal.stdout;
+    let mut told = Untold::tell_all(&untold, json.as_mut(), terminal, |place| {
+        journal.told_at(place);
+        Ok(())
+    })?;
+    if told == ExitStatus::StoppedEarly {
+        return Ok(told);
+    }
+    let with_rest = |told, conflicts| match told {
+        ExitStatus::Success if !lost.is_empty() || conflicts > 0 => ExitStatus::SomeFailed,
+        told => told,
+    };
     if plan.jobs.is_empty() {
         say::stderr(&format!("batch {}: nothing is left to run", journal.batch()));
-        return Ok(if lost.is_empty() && conflicts == 0 { ExitStatus::Success } else { ExitStatus::SomeFailed });
+        return Ok(with_rest(told, conflicts));
     }
-    output::prepare(&plan)?;
+    output::prepare(&plan.jobs)?;
     let rooms = rooms(recipe.workspaces.as_ref(), &plan, &recipe.kinds, journal.batch().into(), false)?;
     let (path, batch) = (journal.path().to_owned(), journal.batch().to_owned());
     let rooms = Workrooms { applies: rooms.applies && !deferred, ..rooms };
+    let mut later = json.as_ref().filter(|_| deferred).map(JsonSink::again).transpose()?;
     let status = start(plan, settings, located, json, Some(journal), rooms)?;
     if deferred {
         conflicts += batch::apply_rest(&path, &batch, &recipe)?;
+        told = match batch::tell_rest(&path, &batch, later.as_mut(), terminal)? {
+            ExitStatus::Success => told,
+            worse => worse,
+        };
     }
     Ok(match status {
-        ExitStatus::Success if !lost.is_empty() || conflicts > 0 => ExitStatus::SomeFailed,
+        ExitStatus::Success => with_rest(told, conflicts),
         status => status,
     })
 }

@@ -47,24 +47,25 @@ impl Answers {
         Self { plan, terminal, order, out: Box::new(io::stdout()) }
     }
 
-    /// Takes the answer of a job that has ended, or nothing where it has none to show.
-    pub fn ended(&mut self, job: usize, answer: Option<&Text>) -> Result<(), Broken> {
-        let rendered = answer.map(|answer| self.render(job, answer));
+    /// Takes the answer of a job that has ended, or nothing where it has none to show. `out` gets the jobs of which all is
+    /// written by now.
+    pub fn ended(&mut self, job: usize, answer: Option<&Text>, out: &mut Vec<usize>) -> Result<(), Broken> {
+        let label = (self.plan.jobs.len() > 1).then(|| self.plan.label(job));
+        let rendered = answer.map(|answer| render(label.as_deref(), answer, self.terminal));
         match &mut self.order {
-            Order::AsTheyEnd => match rendered {
-                Some(bytes) => write(&mut self.out, &bytes),
-                None => Ok(()),
-            },
             Order::Kept { next, held } if job != *next => held
                 .put(job, rendered.as_deref())
                 .map_err(|error| Broken::new("a temporary file for --keep-order", error)),
-            Order::Kept { next, held } => {
+            order => {
                 if let Some(bytes) = rendered {
                     write(&mut self.out, &bytes)?;
                 }
+                out.push(job);
+                let Order::Kept { next, held } = order else { return Ok(()) };
                 *next += 1;
                 while let Some(bytes) = held.take(*next)? {
                     write(&mut self.out, &bytes)?;
+                    out.push(*next);
                     *next += 1;
                 }
                 Ok(())
@@ -72,32 +73,38 @@ impl Answers {
         }
     }
 
-    /// Writes what still waits for jobs that will never end.
-    pub fn finish(&mut self) -> Result<(), Broken> {
+    /// Writes what still waits for jobs that will never end. `out` gets the jobs of which all is written.
+    pub fn finish(&mut self, out: &mut Vec<usize>) -> Result<(), Broken> {
         if let Order::Kept { held, .. } = &mut self.order {
             while let Some((&job, _)) = held.places.first_key_value() {
                 let bytes = held.take(job)?.unwrap_or_default();
                 write(&mut self.out, &bytes)?;
+                out.push(job);
             }
         }
         Ok(())
     }
+}
 
-    fn render(&self, job: usize, answer: &Text) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if self.plan.jobs.len() > 1 {
-            bytes.extend(format!("==> {} <==\n", text::one_line(&self.plan.label(job))).into_bytes());
-        }
-        if self.terminal {
-            bytes.extend(harmless(&answer.to_string_lossy()).into_bytes());
-        } else {
-            bytes.extend_from_slice(answer.as_bytes());
-        }
-        if bytes.last().is_some_and(|&last| last != b'\n') {
-            bytes.push(b'\n');
-        }
-        bytes
+/// Writes an answer to stdout, under a heading.
+pub fn write_one(label: &str, answer: &Text, terminal: bool) -> Result<(), Broken> {
+    write(&mut io::stdout(), &render(Some(label), answer, terminal))
+}
+
+fn render(label: Option<&str>, answer: &Text, terminal: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(label) = label {
+        bytes.extend(format!("==> {} <==\n", text::one_line(label)).into_bytes());
     }
+    if terminal {
+        bytes.extend(harmless(&answer.to_string_lossy()).into_bytes());
+    } else {
+        bytes.extend_from_slice(answer.as_bytes());
+    }
+    if bytes.last().is_some_and(|&last| last != b'\n') {
+        bytes.push(b'\n');
+    }
+    bytes
 }
 
 impl Held {
@@ -185,36 +192,41 @@ mod tests {
     #[test]
     fn answers_come_as_jobs_end_with_headings() {
         let (mut answers, kept) = answers(&["a", "b\nc"], false, false);
-        answers.ended(1, Some(&"two\u{1b}[1m\n".into())).unwrap();
-        answers.ended(0, Some(&"one".into())).unwrap();
-        answers.finish().unwrap();
+        let mut out = Vec::new();
+        answers.ended(1, Some(&"two\u{1b}[1m\n".into()), &mut out).unwrap();
+        answers.ended(0, Some(&"one".into()), &mut out).unwrap();
+        answers.finish(&mut out).unwrap();
         assert_eq!(text(&kept), "==> b\\nc <==\ntwo\u{1b}[1m\n==> a <==\none\n");
     }
 
     #[test]
     fn a_single_answer_stands_alone_and_bytes_stay() {
         let (mut answers, kept) = answers(&["a"], false, false);
-        answers.ended(0, Some(&Text::from(vec![0xff, b'x', b'\n']))).unwrap();
+        let mut out = Vec::new();
+        answers.ended(0, Some(&Text::from(vec![0xff, b'x', b'\n'])), &mut out).unwrap();
         assert_eq!(*kept.0.lock().unwrap(), [0xff, b'x', b'\n']);
     }
 
     #[test]
     fn the_order_is_kept_also_around_jobs_without_answers() {
         let (mut answers, kept) = answers(&["a", "b", "c", "d", "e"], true, false);
-        answers.ended(2, Some(&"3".into())).unwrap();
-        answers.ended(1, None).unwrap();
-        assert_eq!(text(&kept), "");
-        answers.ended(0, Some(&"1".into())).unwrap();
-        assert_eq!(text(&kept), "==> a <==\n1\n==> c <==\n3\n");
-        answers.ended(4, Some(&"5".into())).unwrap();
-        answers.finish().unwrap();
+        let mut out = Vec::new();
+        answers.ended(2, Some(&"3".into()), &mut out).unwrap();
+        answers.ended(1, None, &mut out).unwrap();
+        assert_eq!((text(&kept).as_str(), &out[..]), ("", &[][..]));
+        answers.ended(0, Some(&"1".into()), &mut out).unwrap();
+        assert_eq!((text(&kept).as_str(), &out[..]), ("==> a <==\n1\n==> c <==\n3\n", &[0, 1, 2][..]));
+        answers.ended(4, Some(&"5".into()), &mut out).unwrap();
+        answers.finish(&mut out).unwrap();
         assert_eq!(text(&kept), "==> a <==\n1\n==> c <==\n3\n==> e <==\n5\n");
+        assert_eq!(out, [0, 1, 2, 4]);
     }
 
     #[test]
     fn a_terminal_sees_control_characters_and_does_not_obey_them() {
         let (mut answers, kept) = answers(&["a"], false, true);
-        answers.ended(0, Some(&"\u{1b}]0;title\u{7}\tx\u{9b}\n".into())).unwrap();
+        let mut out = Vec::new();
+        answers.ended(0, Some(&"\u{1b}]0;title\u{7}\tx\u{9b}\n".into()), &mut out).unwrap();
         assert_eq!(text(&kept), "\u{241b}]0;title\u{2407}\tx\u{fffd}\n");
     }
 }

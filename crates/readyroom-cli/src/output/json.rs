@@ -50,6 +50,14 @@ impl JsonSink {
         })
     }
 
+    /// The same place once more.
+    ///
+    /// # Errors
+    /// The file can't be opened.
+    pub fn again(&self) -> anyhow::Result<Self> {
+        Self::open(self.path.as_deref().unwrap_or(Path::new("-")))
+    }
+
     /// Takes away what a file held: for a batch that is new, once it is certain that it runs.
     ///
     /// # Errors
@@ -72,9 +80,17 @@ impl JsonSink {
 
     /// Writes the line of a job that has ended; `file` got its answer.
     pub fn write(&mut self, plan: &Plan, ended: &Ended, file: Option<&Path>) -> Result<(), Broken> {
+        self.write_line(&Line::new(plan, ended, file))
+    }
+
+    /// Writes the line of a job from its [`record`].
+    pub fn write_record(&mut self, record: &serde_json::Value) -> Result<(), Broken> {
+        self.write_line(record)
+    }
+
+    fn write_line(&mut self, line: &impl Serialize) -> Result<(), Broken> {
         let broken = |name: &str, error| Broken::new(name, error);
-        let mut line = serde_json::to_vec(&Line::new(plan, ended, file))
-            .map_err(|error| broken(&self.name, io::Error::other(error)))?;
+        let mut line = serde_json::to_vec(line).map_err(|error| broken(&self.name, io::Error::other(error)))?;
         line.push(b'\n');
         self.out.write_all(&line).and_then(|()| self.out.flush()).map_err(|error| broken(&self.name, error))
     }

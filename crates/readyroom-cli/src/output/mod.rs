@@ -9,11 +9,14 @@ pub use files::UNFINISHED;
 pub use json::{JsonSink, record};
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
+use readyroom::{Outcome, Text};
 use rustix::event::{PollFd, PollFlags};
+use serde_json::Value;
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Planned};
 use crate::report::Ended;
 
 use answers::Answers;
@@ -75,6 +78,10 @@ pub struct Outputs {
     /// Absent where the JSON lines take stdout for themselves.
     answers: Option<Answers>,
     json: Option<JsonSink>,
+    /// Jobs whose results are where they were to go, and that nobody has asked for yet.
+    told: Vec<usize>,
+    /// Whether something could not be written.
+    broken: bool,
 }
 
 impl Outputs {
@@ -82,7 +89,7 @@ impl Outputs {
     pub fn new(plan: Arc<Plan>, json: Option<JsonSink>, keep_order: bool, terminal: bool) -> Self {
         let to_stdout = !json.as_ref().is_some_and(JsonSink::is_stdout);
         let answers = to_stdout.then(|| Answers::new(Arc::clone(&plan), keep_order, terminal));
-        Self { plan, answers, json }
+        Self { plan, answers, json, told: Vec::new(), broken: false }
     }
 
     /// Whether anything is written to stdout while the run goes on.
@@ -101,24 +108,17 @@ impl Outputs {
     /// # Errors
     /// What can't be written; everything else is written all the same.
     pub fn ended(&mut self, ended: &Ended) -> Result<(), Broken> {
-        let mut result = Ok(());
-        let answer = ended.answer().filter(|_| ended.outcome.is_success());
-        let (mut shown, mut file) = (answer, None);
-        if let (Some(path), Some(answer)) = (&self.plan.jobs[ended.job].output, answer) {
-            match files::write(path, answer.text.as_bytes()) {
-                Ok(()) => (shown, file) = (None, Some(path.as_path())),
-                Err(error) => {
-                    let what = format!("the answer's file {}", path.display());
-                    result = result.and(Err(Broken::new(what, error)));
-                }
-            }
-        }
+        let answer = ended.answer().filter(|_| ended.outcome.is_success()).map(|answer| &answer.text);
+        let ToFile { left, file, mut result } = to_file(self.plan.jobs[ended.job].output.as_deref(), answer);
         if let Some(json) = &mut self.json {
             result = result.and(json.write(&self.plan, ended, file));
         }
-        if let Some(answers) = &mut self.answers {
-            result = result.and(answers.ended(ended.job, shown.map(|answer| &answer.text)));
+        let mut out = Vec::new();
+        match &mut self.answers {
+            Some(answers) => result = result.and(answers.ended(ended.job, left, &mut out)),
+            None => out.push(ended.job),
         }
+        self.written(&result, out);
         result
     }
 
@@ -127,7 +127,62 @@ impl Outputs {
     /// # Errors
     /// Stdout can't be written.
     pub fn finish(&mut self) -> Result<(), Broken> {
-        self.answers.as_mut().map_or(Ok(()), Answers::finish)
+        let mut out = Vec::new();
+        let result = self.answers.as_mut().map_or(Ok(()), |answers| answers.finish(&mut out));
+        self.written(&result, out);
+        result
+    }
+
+    /// Once something can't be written nothing counts as told: a resume tells too much rather than too little.
+    fn written(&mut self, result: &Result<(), Broken>, out: Vec<usize>) {
+        self.broken |= result.is_err();
+        if !self.broken {
+            self.told.extend(out);
+        }
+    }
+
+    /// The jobs whose results have come to where they were to go since this was asked last.
+    pub fn take_told(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.told)
+    }
+}
+
+/// What became of an answer that may have a file of its own.
+struct ToFile<'a> {
+    /// The answer, where it is still to be shown.
+    left: Option<&'a Text>,
+    /// The file that has it.
+    file: Option<&'a Path>,
+    result: Result<(), Broken>,
+}
+
+fn to_file<'a>(path: Option<&'a Path>, answer: Option<&'a Text>) -> ToFile<'a> {
+    let (Some(path), Some(text)) = (path, answer) else { return ToFile { left: answer, file: None, result: Ok(()) } };
+    match files::write(path, text.as_bytes()) {
+        Ok(()) => ToFile { left: None, file: Some(path), result: Ok(()) },
+        Err(error) => {
+            let what = format!("the answer's file {}", path.display());
+            ToFile { left: answer, file: None, result: Err(Broken::new(what, error)) }
+        }
+    }
+}
+
+/// Writes the result of a job from its record, as [`Outputs::ended`] would have: the run that had it was ended before it
+/// could.
+///
+/// # Errors
+/// As [`Outputs::ended`].
+pub fn retell(planned: &Planned, record: &Value, json: Option<&mut JsonSink>, terminal: bool) -> Result<(), Broken> {
+    let answer: Option<Text> = serde_json::from_value(record["answer"].clone()).ok();
+    let answer = answer.as_ref().filter(|_| record["outcome"] == Outcome::Succeeded.name());
+    let ToFile { left, mut result, .. } = to_file(planned.output.as_deref(), answer);
+    let shows = !json.as_ref().is_some_and(|json| json.is_stdout());
+    if let Some(json) = json {
+        result = result.and(json.write_record(record));
+    }
+    match left {
+        Some(answer) if shows => result.and(answers::write_one(&planned.label(), answer, terminal)),
+        _ => result,
     }
 }
 
@@ -135,9 +190,9 @@ impl Outputs {
 ///
 /// # Errors
 /// A directory that can't be made.
-pub fn prepare(plan: &Plan) -> anyhow::Result<()> {
+pub fn prepare(jobs: &[Planned]) -> anyhow::Result<()> {
     use anyhow::Context as _;
-    for planned in &plan.jobs {
+    for planned in jobs {
         if let Some(parent) = planned.output.as_deref().and_then(std::path::Path::parent)
             && !parent.as_os_str().is_empty()
         {

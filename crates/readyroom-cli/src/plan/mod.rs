@@ -98,6 +98,14 @@ impl Planned {
             (None, None) => format!("#{}", self.number),
         }
     }
+
+    /// A short name for people: its id, its input, or its number.
+    pub fn label(&self) -> String {
+        match self.id.as_ref().or(self.input.as_ref()) {
+            Some(name) => name.clone(),
+            None => format!("job {}", self.number),
+        }
+    }
 }
 
 impl Plan {
@@ -152,13 +160,9 @@ impl Plan {
         Ok(())
     }
 
-    /// A short name of a job for people: its id, its input, or its number.
+    /// A short name of a job for people: [`Planned::label`].
     pub fn label(&self, job: usize) -> String {
-        let planned = &self.jobs[job];
-        match planned.id.as_ref().or(planned.input.as_ref()) {
-            Some(name) => name.clone(),
-            None => format!("job {}", planned.number),
-        }
+        self.jobs[job].label()
     }
 
     /// A sentence for each directory in which several of `total` instances may edit at the same time.

@@ -54,6 +54,8 @@ pub enum Message {
 pub enum Reply {
     /// A job's outcome and answer are written, as far as they can be.
     Written(usize),
+    /// The outcomes and answers of these jobs are where they were to go.
+    Told(Vec<usize>),
     /// An output can't be written any more.
     Broken(Broken),
     /// Everything is written.
@@ -178,6 +180,14 @@ impl Printing {
             write()
         }
         self.check(result, reply);
+        self.tell(reply);
+    }
+
+    fn tell(&mut self, reply: &dyn Fn(Reply)) {
+        let told = self.printer.outputs.take_told();
+        if !told.is_empty() {
+            reply(Reply::Told(told));
+        }
     }
 
     fn check(&mut self, result: Result<(), Broken>, reply: &dyn Fn(Reply)) {
@@ -193,6 +203,7 @@ impl Printing {
         self.printer.reporter.end();
         let result = self.printer.outputs.finish();
         self.check(result, reply);
+        self.tell(reply);
         for &job in unreported {
             self.write(&Ended::unstarted(job, Outcome::Cancelled), reply);
         }

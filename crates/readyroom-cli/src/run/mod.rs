@@ -273,6 +273,10 @@ impl Shell {
             }
             News::Brought(ended, result, strange) => self.brought(ended, result, &strange),
             News::Printer(Reply::Written(job)) => Some(Input::Written(job)),
+            News::Printer(Reply::Told(jobs)) => {
+                self.told(&jobs);
+                None
+            }
             // With all jobs at their ends there is nothing to stop, and what can't be written the printer will find out.
             News::ReaderGone(_) if self.state.unreported().is_empty() => None,
             News::ReaderGone(broken) | News::Printer(Reply::Broken(broken)) => {
@@ -440,6 +444,13 @@ impl Shell {
         record
     }
 
+    /// What a resume need not tell.
+    fn told(&self, jobs: &[usize]) {
+        if let Some(journal) = &self.journal {
+            jobs.iter().for_each(|job| journal.told(*job));
+        }
+    }
+
     fn journal_broken(&self, error: &JournalError) {
         self.say(Message::Stopping(format!("stopping: {error}")));
     }
@@ -539,6 +550,7 @@ impl Shell {
         let finished = async {
             while let Some(what) = news.recv().await {
                 match what {
+                    News::Printer(Reply::Told(jobs)) => self.told(&jobs),
                     News::Printer(Reply::Finished) | News::Signal(Signal::Interrupt) => break,
                     _ => {}
                 }

@@ -14,7 +14,7 @@ use crate::budget::Spent;
 use crate::workspace::Change;
 
 /// One step from each version to the next; the version of a new file is their number.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE batches (
         id TEXT PRIMARY KEY, created INTEGER NOT NULL, directory BLOB NOT NULL, title TEXT NOT NULL, spec TEXT NOT NULL
@@ -36,6 +36,7 @@ const MIGRATIONS: [&str; 2] = [
         PRIMARY KEY (batch, place)
     ) STRICT;
 ",
+    "ALTER TABLE jobs ADD COLUMN told INTEGER NOT NULL DEFAULT 1",
 ];
 
 /// How long a writer waits for another one.
@@ -285,8 +286,9 @@ impl Store {
         })
     }
 
-    /// Writes entries, all or none. Durable when this returns; where all of them are beginnings of jobs that may run a second
-    /// time, they outlast this process, and only the next write of another kind makes sure of a power cut.
+    /// Writes entries, all or none. Durable when this returns; where it does no harm if all of them are forgotten (beginnings of
+    /// jobs that may run a second time, ends that may be told again), they outlast this process, and only the next write of
+    /// another kind makes sure of a power cut.
     ///
     /// # Errors
     /// The file can't be written.
@@ -294,8 +296,9 @@ impl Store {
     where
         E: IntoIterator<Item = &'a Entry> + Clone,
     {
-        let safe = entries.clone().into_iter().all(|entry| matches!(entry, Entry::Begun { safe: true, .. }));
-        self.write_durably(if safe { Durable::Here } else { Durable::OnDisk }, |transaction| {
+        let harmless = |entry| matches!(entry, &Entry::Begun { safe: true, .. } | &Entry::Told { .. });
+        let durable = if entries.clone().into_iter().all(harmless) { Durable::Here } else { Durable::OnDisk };
+        self.write_durably(durable, |transaction| {
             for entry in entries {
                 match entry {
                     Entry::Begun { batch, place, .. } => transaction
@@ -315,8 +318,8 @@ impl Store {
                         }
                         transaction
                             .prepare_cached(
-                                "UPDATE jobs SET state = ?3, outcome = ?4, tokens = tokens + ?5, usd = usd + ?6 \
-                                 WHERE batch = ?1 AND place = ?2",
+                                "UPDATE jobs SET state = ?3, outcome = ?4, tokens = tokens + ?5, usd = usd + ?6, \
+                                 told = 0 WHERE batch = ?1 AND place = ?2",
                             )?
                             .execute(params![
                                 batch,
@@ -341,6 +344,9 @@ impl Store {
                             )?
                             .execute(params![batch, *place as i64, state.name(), branch])?
                     }
+                    Entry::Told { batch, place } => transaction
+                        .prepare_cached("UPDATE jobs SET told = 1 WHERE batch = ?1 AND place = ?2")?
+                        .execute(params![batch, *place as i64])?,
                     Entry::Dropped { batch, place } => transaction
                         .prepare_cached("UPDATE jobs SET state = 'dropped' WHERE batch = ?1 AND place = ?2")?
                         .execute(params![batch, *place as i64])?,
@@ -398,10 +404,23 @@ impl Store {
     /// # Errors
     /// The file can't be read.
     pub fn jobs(&self, batch: &str) -> Result<Vec<Job>, JournalError> {
+        self.jobs_that(batch, "true")
+    }
+
+    /// The jobs of a batch whose ends stand here and were never told, in order: their owner was killed in between.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn untold(&self, batch: &str) -> Result<Vec<Job>, JournalError> {
+        self.jobs_that(batch, "told = 0 AND state IN ('succeeded', 'failed')")
+    }
+
+    fn jobs_that(&self, batch: &str, hold: &str) -> Result<Vec<Job>, JournalError> {
         self.read(|connection| {
-            let mut select = connection.prepare(
-                "SELECT place, id, spec, state, attempts, outcome, tokens, usd FROM jobs WHERE batch = ?1 ORDER BY place",
-            )?;
+            let mut select = connection.prepare(&format!(
+                "SELECT place, id, spec, state, attempts, outcome, tokens, usd FROM jobs \
+                 WHERE batch = ?1 AND {hold} ORDER BY place",
+            ))?;
             select.query_map([batch], job)?.collect()
         })
     }

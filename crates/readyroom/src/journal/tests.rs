@@ -38,7 +38,8 @@ fn only_the_beginning_of_what_may_run_twice_does_not_wait_for_the_disk() {
     assert_eq!(Store::open(&path).unwrap().jobs(&id).unwrap()[0].state, JobState::Running);
     store.enter(&[safe.clone(), begun(&id, 1)]).unwrap();
     assert!(store.waits_for_disk());
-    store.enter(&[safe]).unwrap();
+    store.enter(&[safe, Entry::Told { batch: id.clone(), place: 1 }]).unwrap();
+    assert!(!store.waits_for_disk());
     store.enter(&[Entry::Lost { batch: id, place: 2 }]).unwrap();
     assert!(store.waits_for_disk());
 }
@@ -148,6 +149,30 @@ fn the_writer_tells_when_it_is_durable_or_can_not_be() {
 }
 
 #[test]
+fn an_end_that_was_not_told_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&dir.path().join("j")).unwrap();
+    let id = store.create(&batch(dir.path(), 4)).unwrap();
+    let ended = |place, state| Entry::Ended {
+        batch: id.clone(),
+        place,
+        state,
+        outcome: json!({ "place": place }),
+        spent: Spent::default(),
+        change: None,
+    };
+    let ends = [JobState::Succeeded, JobState::Failed, JobState::Cancelled];
+    let ends: Vec<_> = ends.into_iter().enumerate().map(|(place, state)| ended(place, state)).collect();
+    store.enter(&ends).unwrap();
+    let untold = |store: &Store| store.untold(&id).unwrap().iter().map(|job| job.place).collect::<Vec<_>>();
+    assert_eq!(untold(&store), [0, 1], "what was cancelled is run again, or lost");
+    store.enter(&[Entry::Told { batch: id.clone(), place: 0 }]).unwrap();
+    assert_eq!(untold(&store), [1]);
+    store.enter(&[begun(&id, 0), ended(0, JobState::Failed)]).unwrap();
+    assert_eq!(untold(&store), [0, 1], "a new end is one that is to be told");
+}
+
+#[test]
 fn journals_of_every_earlier_version_are_taken_up() {
     let versions = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/journal/versions");
     let dir = tempfile::tempdir().unwrap();
@@ -164,6 +189,7 @@ fn journals_of_every_earlier_version_are_taken_up() {
         store.enter(&[Entry::Requeued { batch: batch.id.clone(), place: 2, spent }]).unwrap();
         assert_eq!(store.jobs(&batch.id).unwrap()[2].spent, spent);
         assert_eq!(store.changes(&batch.id).unwrap(), []);
+        assert_eq!(store.untold(&batch.id).unwrap(), [], "what was not known of then");
         seen.push(file.file_stem().unwrap().to_str().unwrap().parse::<i64>().unwrap());
     }
     seen.sort_unstable();

@@ -62,6 +62,13 @@ pub enum Entry {
         /// How the job stands with that, and its outcome, where it has one.
         job: Option<(JobState, Value)>,
     },
+    /// Its end has been told: its answer is where it was to go.
+    Told {
+        /// The batch.
+        batch: String,
+        /// The job's place.
+        place: usize,
+    },
     /// It is not to run any more.
     Dropped {
         /// The batch.
