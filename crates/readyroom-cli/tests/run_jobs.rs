@@ -246,7 +246,7 @@ fn failures_stop_a_run_early() {
     let words =
         ["-j", "1", "--max-failures", "2", "--json", "out.jsonl", "{}", "@exit 1", "@exit 2", "c", "d", "e", "f"];
     let finished = place.run(&words).expect(4);
-    finished.says("stopping: --max-failures is reached").says("not done: e").says("not done: f");
+    finished.says("stopping: --max-failures is reached").says("not done: c").says("not done: f");
     let outcomes = lines(&place.read("out.jsonl"));
     assert_eq!(outcomes.len(), 6);
     assert_eq!(outcomes.iter().filter(|line| line["outcome"] == "failed").count(), 2);

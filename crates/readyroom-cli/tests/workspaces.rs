@@ -363,7 +363,7 @@ fn a_named_batch_runs_only_what_is_new_or_changed() {
     let words = ["run", "-t", "echo", "--batch", "nightly", "@edit {} new", "f1"];
     let mut elsewhere = place.command(&words);
     elsewhere.current_dir(place.sandbox.dir().join("sub"));
-    place.finish(elsewhere).expect(2).says("has a job f1, in").says("another name with --batch");
+    place.finish(elsewhere).expect(2).says("works in").says("another name with --batch");
     // The numbers of a further run begin at 1 again, and its answers must not replace those of the first.
     let words = ["-q", "--batch", "answers", "-o", "{#}.txt", "see {}"];
     place.run(&[&words[..], &["f1", "f2"]].concat()).expect(0);

@@ -17,6 +17,8 @@ pub struct Resumed {
     pub journal: Journal,
     /// Ids of jobs that may have run and are not run again.
     pub lost: Vec<String>,
+    /// How many jobs have failed and are not run again.
+    pub failed: usize,
     /// Results that were never told.
     pub untold: Vec<Untold>,
     /// Changes that were to be applied and do not apply.
@@ -38,8 +40,10 @@ pub fn resume(
     instances: Option<usize>,
 ) -> anyhow::Result<Resumed> {
     let store = open(path)?;
-    let batch = find(&store, batch)?;
-    let lease = Lease::take(store.path(), &batch.id)?;
+    let id = find(&store, batch)?.id;
+    let lease = Lease::take(store.path(), &id)?;
+    // Whoever had it until now may have given it more jobs.
+    let batch = store.batch(&id)?;
     let recipe: Recipe = serde_json::from_value(batch.spec).with_context(|| format!("batch {}", batch.id))?;
     let instances = instances.unwrap_or(recipe.instances);
     go_on(store, lease, &batch.id, recipe, wishes, instances)
@@ -59,8 +63,8 @@ pub fn repeat(
     workspaces: impl FnOnce(&str, &[PoolKind]) -> anyhow::Result<Option<Workspaces>>,
 ) -> anyhow::Result<Resumed> {
     let mut store = open(path)?;
-    let batch = match store.batch(name) {
-        Ok(batch) => batch,
+    match store.batch(name) {
+        Ok(_) => {}
         Err(JournalError::NoBatch { .. }) => {
             let kinds = recipe.kinds.clone();
             let journal = Journal::create(path, Some(name), &mut recipe, plan, |batch| workspaces(batch, &kinds))?;
@@ -69,6 +73,7 @@ pub fn repeat(
                 plan: plan.clone(),
                 journal,
                 lost: Vec::new(),
+                failed: 0,
                 untold: Vec::new(),
                 conflicts: 0,
                 deferred: false,
@@ -76,11 +81,13 @@ pub fn repeat(
             });
         }
         Err(error) => return Err(error.into()),
-    };
+    }
     let lease = Lease::take(store.path(), name)?;
+    let batch = store.batch(name)?;
     let old: Recipe = serde_json::from_value(batch.spec).with_context(|| format!("batch {name}"))?;
     // Its jobs name their kinds by place.
     let added = std::mem::replace(&mut recipe.kinds, old.kinds);
+    check_directories(name, &recipe.kinds, &added)?;
     let mark = old.workspaces.map(|workspaces| workspaces.mark);
     let (mut known, mut kept_jobs) = (HashMap::new(), BTreeMap::new());
     for job in store.jobs(name)? {
@@ -102,13 +109,12 @@ pub fn repeat(
                 let known_kind = recipe.kinds.get(first.pool).with_context(|| format!("job {key} has no pool"))?;
                 check_directory(name, &key, known_kind, kind)?;
                 let ended = matches!(job.state, JobState::Succeeded | JobState::Failed);
-                if !ended && first.job != planned.job {
-                    as_before.push(key);
-                }
                 if changed && ended && job.outcome.as_ref().is_some_and(|outcome| !as_left(outcome, kind)) {
                     planned.number = job.place + 1;
                     again.push((job.place, new_job(&planned)?.spec));
                     kept_jobs.insert(job.place, planned);
+                } else if first.job != planned.job || first.pool != planned.pool || first.output != planned.output {
+                    as_before.push(key);
                 }
             }
             None => {
@@ -121,7 +127,7 @@ pub fn repeat(
     check_outputs(name, kept_jobs.values())?;
     if !as_before.is_empty() {
         let (jobs, are) = if as_before.len() == 1 { ("job", "is") } else { ("jobs", "are") };
-        let names = as_before.join(", ");
+        let names = text::few(&as_before);
         say::stderr(&format!(
             "{jobs} {names} {are} in the batch already, and stand there as first given, not as given now"
         ));
@@ -148,11 +154,25 @@ fn check_directory(batch: &str, job: &str, first: &PoolKind, now: &PoolKind) -> 
     Ok(())
 }
 
+/// What is left of a batch is run with what is new, and so not by a run of something else that happens to have its name.
+fn check_directories(batch: &str, first: &[PoolKind], now: &[PoolKind]) -> anyhow::Result<()> {
+    let is_known = |kind: &PoolKind| first.iter().any(|first| first.directory == kind.directory);
+    match first.first() {
+        Some(elsewhere) if !now.is_empty() && !now.iter().any(is_known) => bail!(
+            "the batch {batch} works in {}; give the run in {} another name with --batch",
+            elsewhere.directory.display(),
+            now[0].directory.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// No answer may replace that of another job of the batch, which an earlier run wrote.
 fn check_outputs<'a>(batch: &str, jobs: impl Iterator<Item = &'a Planned>) -> anyhow::Result<()> {
     let mut seen = HashMap::new();
     for job in jobs {
-        let Some(output) = &job.output else { continue };
+        // A device or a pipe takes any number of answers.
+        let Some(output) = job.output.as_ref().filter(|path| path.is_file() || !path.exists()) else { continue };
         if let Some(other) = seen.insert(output, job) {
             bail!(
                 "--output makes {} for the job {}, and for {}, which is also in the batch {batch}; make names differ by the \
@@ -183,6 +203,7 @@ fn go_on(
     instances: usize,
 ) -> anyhow::Result<Resumed> {
     let (mut jobs, mut places, mut lost, mut entries) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut failed = 0;
     let mut before = Before::default();
     for job in store.jobs(batch)? {
         before.total += job.spent;
@@ -199,7 +220,7 @@ fn go_on(
                 lost.push(job.id);
             }
             Next::Leave if job.state == JobState::Lost => lost.push(job.id),
-            Next::Leave => {}
+            Next::Leave => failed += usize::from(job.state == JobState::Failed),
         }
     }
     store.enter(&entries)?;
@@ -216,6 +237,7 @@ fn go_on(
         plan,
         journal: Journal { writer, path, batch: batch.to_owned(), places, before },
         lost,
+        failed,
         untold,
         conflicts,
         deferred,

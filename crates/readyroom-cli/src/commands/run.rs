@@ -16,7 +16,7 @@ use crate::batch::{self, Journal, Recipe, Resumed, Untold};
 use crate::exit::ExitStatus;
 use crate::output::{self, JsonSink, Outputs};
 use crate::plan::{self, Plan, Pool, PoolKind};
-use crate::report::Verbosity;
+use crate::report::{Verbosity, text};
 use crate::run::pools::{Located, contract_options};
 use crate::run::{FileId, Workrooms, run as run_plan};
 use crate::say;
@@ -51,9 +51,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     }
     let json = args.json.as_deref().map(JsonSink::open).transpose()?;
     output::prepare(&plan.jobs)?;
-    let worktrees = plan.pools.iter().any(|pool| pool.kind.worktree);
-    let take =
-        |batch: &str, kinds: &[PoolKind]| worktrees.then(|| Workspaces::take(args, kinds, &plan, batch)).transpose();
+    // A batch may have kinds of earlier runs besides.
+    let take = |batch: &str, kinds: &[PoolKind]| {
+        let worktrees = kinds.iter().any(|kind| kind.worktree);
+        worktrees.then(|| Workspaces::take(args, kinds, &plan, batch)).transpose()
+    };
     if args.no_journal || plan.jobs.is_empty() {
         let batch = format!("run-{}", std::process::id());
         let kinds = plan.kinds();
@@ -129,11 +131,15 @@ fn go_on(
     located: Vec<Located>,
     mut json: Option<JsonSink>,
 ) -> anyhow::Result<ExitStatus> {
-    let Resumed { recipe, plan, journal, lost, untold, mut conflicts, deferred, is_new: _ } = resumed;
+    let Resumed { recipe, plan, journal, lost, failed, untold, mut conflicts, deferred, is_new: _ } = resumed;
     for id in &lost {
         say::stderr(&format!(
             "{id} may have run when its run ended, and is left; `readyroom resume --lost` runs it again"
         ));
+    }
+    if failed > 0 {
+        let (jobs, batch) = (text::count(failed, "job"), journal.batch());
+        say::stderr(&format!("{jobs} failed before; `readyroom resume {batch} --failed` runs what failed"));
     }
     let terminal = settings.terminal.stdout;
     let mut told = Untold::tell_all(&untold, json.as_mut(), terminal, |place| {
@@ -144,7 +150,7 @@ fn go_on(
         return Ok(told);
     }
     let with_rest = |told, conflicts| match told {
-        ExitStatus::Success if !lost.is_empty() || conflicts > 0 => ExitStatus::SomeFailed,
+        ExitStatus::Success if !lost.is_empty() || failed > 0 || conflicts > 0 => ExitStatus::SomeFailed,
         told => told,
     };
     if plan.jobs.is_empty() {

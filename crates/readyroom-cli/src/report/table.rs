@@ -11,13 +11,15 @@ pub fn table(view: &View, now: Instant, look: Look) -> Vec<String> {
     let mut lines = Vec::new();
     let total = view.plan.jobs.len();
     lines.push(format!("{} in {}", text::count(total, "job"), text::time(now.duration_since(view.began))));
-    let widest = view.outcomes.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    const NOT_DONE: &str = "not done";
+    let rest = (view.done < total).then_some(NOT_DONE);
+    let widest = view.outcomes.iter().map(|(name, _)| name.len()).chain(rest.map(str::len)).max().unwrap_or(0);
     for (name, count) in &view.outcomes {
         let paint = if *name == "succeeded" { Paint::Good } else { Paint::Bad };
         lines.push(format!("  {} {count:>5}", look.paint(&text::column(name, widest, look.cut()), paint)));
     }
-    if view.done < total {
-        lines.push(format!("  {} {:>5}", text::column("not done", widest, look.cut()), total - view.done));
+    if let Some(rest) = rest {
+        lines.push(format!("  {} {:>5}", text::column(rest, widest, look.cut()), total - view.done));
     }
     lines.push(format!(
         "in the model {}, overhead {} (starting {}, fresh contexts {})",
@@ -87,5 +89,8 @@ instance  turns  restarts
 aider 0       2         0
 aider 1       0         1"
         );
+        let lines =
+            table(&View::new(plan("aider", 1, &["a"]), false, now), now, Look { colour: false, unicode: false });
+        assert_eq!(lines[1], "  not done     1");
     }
 }

@@ -34,12 +34,17 @@ pub fn count(count: usize, one: &str) -> String {
 
 /// A few paths in a line, and how many more there are.
 pub fn list(paths: &[std::path::PathBuf]) -> String {
+    few(&paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>())
+}
+
+/// A few names in a line, and how many more there are.
+pub fn few<S: AsRef<str>>(names: &[S]) -> String {
     const SHOWN: usize = 5;
-    let mut names: Vec<String> = paths.iter().take(SHOWN).map(|path| one_line(&path.to_string_lossy())).collect();
-    if paths.len() > SHOWN {
-        names.push(format!("{} more", paths.len() - SHOWN));
+    let mut shown: Vec<String> = names.iter().take(SHOWN).map(|name| one_line(name.as_ref())).collect();
+    if names.len() > SHOWN {
+        shown.push(format!("{} more", names.len() - SHOWN));
     }
-    names.join(", ")
+    shown.join(", ")
 }
 
 /// A name on one line: control characters stand as escapes.

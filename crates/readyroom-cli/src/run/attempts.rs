@@ -86,7 +86,7 @@ impl Shell {
             Some(journal) if waits => {
                 let kept = self.kept.clone();
                 let spent = Spent::from(&ended.usage);
-                journal.requeue(job, spent, move |result| drop(kept.send(News::Kept(Box::new(ended), result))));
+                journal.requeue(job, spent, move |result| drop(kept.send(News::Requeued(Box::new(ended), result))));
             }
             _ => self.end(ended),
         }
@@ -118,8 +118,14 @@ impl Shell {
         self.settings.retry.next(&Attempt {
             outcome: &response.outcome,
             retried: self.retried.get(&job).copied().unwrap_or(0),
-            held_up: self.held_up.get(&pool).copied().unwrap_or(0),
+            held_up: self
+                .held_up
+                .get(&pool)
+                .copied()
+                .unwrap_or(0)
+                .saturating_sub(u32::from(self.state.is_held_up(pool))),
             streak,
+            began: response.generation > 0,
             may_have_acted: response.may_have_acted,
             now: jiff::Timestamp::now(),
             chance: fastrand::f64(),
@@ -132,6 +138,8 @@ impl Shell {
         let pool = self.plan.jobs[job].pool;
         match again.pool {
             PoolEffect::None => *self.retried.entry(job).or_default() += 1,
+            // Those that meet one limit at the same time are held up by it once.
+            PoolEffect::Slowed | PoolEffect::Parked if self.state.is_held_up(pool) => {}
             PoolEffect::Slowed | PoolEffect::Parked => *self.held_up.entry(pool).or_default() += 1,
         }
         let by_tool = response.error().is_some_and(|failure| failure.kind.origin() == Origin::Tool);

@@ -71,6 +71,8 @@ enum News {
     NotBegun(Arc<JournalError>),
     /// A job's end is written down, or can't be.
     Kept(Box<Ended>, Result<(), Arc<JournalError>>),
+    /// It is written down that a job is one for the resume, or can't be.
+    Requeued(Box<Ended>, Result<(), Arc<JournalError>>),
     /// What became of a job's change is written down, or can't be.
     Applied(Box<Ended>, Result<(), Arc<JournalError>>),
     /// What a job changed was to be brought to the caller's files; these were changed by something else meanwhile.
@@ -250,9 +252,13 @@ impl Shell {
             }
             News::Kept(ended, Ok(())) => {
                 self.settle(ended);
+                self.order.as_ref().map(|order| Input::Held(order.held()))
+            }
+            News::Requeued(ended, Ok(())) => {
+                self.say(Message::Ended(ended));
                 None
             }
-            News::Kept(ended, Err(error)) => {
+            News::Kept(ended, Err(error)) | News::Requeued(ended, Err(error)) => {
                 // What is not written down has not ended for anybody: the resume decides about it.
                 let (name, outcome) = (self.plan.label(ended.job), &ended.outcome);
                 self.say(Message::Notice(format!(
@@ -334,6 +340,7 @@ impl Shell {
         let stopped_before = self.state.stop_reason();
         let mut flow = Flow::On;
         let mut inputs = vec![input];
+        inputs.extend(self.order.as_ref().map(|order| Input::Held(order.held())));
         while let Some(input) = inputs.pop() {
             for action in self.state.handle(input) {
                 match action {

@@ -42,6 +42,8 @@ pub enum Input {
     Unkept(usize),
     /// A job's outcome and answer have been written.
     Written(usize),
+    /// So many ends are held back until those of earlier jobs are there.
+    Held(usize),
     /// An output can't be written any more.
     OutputBroken,
     /// A pool has shut down.
@@ -215,6 +217,8 @@ pub struct Run {
     failure_limit: Option<u64>,
     failures: u64,
     unwritten: usize,
+    /// Those of them that are held back, and are no backlog.
+    held: usize,
     ever_ready: bool,
     output_broken: bool,
 }
@@ -254,6 +258,7 @@ impl Run {
             failure_limit,
             failures: 0,
             unwritten: 0,
+            held: 0,
             ever_ready: false,
             output_broken: false,
         }
@@ -290,6 +295,7 @@ impl Run {
                 self.unwritten = self.unwritten.saturating_sub(1);
             }
             Input::Written(_) => self.unwritten = self.unwritten.saturating_sub(1),
+            Input::Held(held) => self.held = held,
             Input::OutputBroken => {
                 self.output_broken = true;
                 if !self.stopping_by_signal() {
@@ -351,9 +357,7 @@ impl Run {
     /// The jobs that were not run to an end of their own, by place.
     pub fn not_done(&self) -> Vec<usize> {
         (0..self.jobs.len())
-            .filter(|&job| {
-                !matches!(self.jobs[job], JobState::Done(Verdict::Succeeded | Verdict::Failed | Verdict::Blocked))
-            })
+            .filter(|&job| !matches!(self.jobs[job], JobState::Done(Verdict::Succeeded | Verdict::Failed)))
             .collect()
     }
 
@@ -365,6 +369,11 @@ impl Run {
     /// How many ends are known and not yet told.
     pub fn unwritten(&self) -> usize {
         self.unwritten
+    }
+
+    /// Whether jobs of a pool wait, and hold it up until they are due.
+    pub fn is_held_up(&self, pool: usize) -> bool {
+        !self.pools[pool].holding.is_empty()
     }
 
     /// The exit status, once the run is over.
@@ -527,13 +536,16 @@ impl Run {
     }
 
     fn hand_out(&mut self, actions: &mut Vec<Action>) {
+        let backlog = self.unwritten.saturating_sub(self.held);
         for run in self.pools.iter_mut().filter(|run| run.state == PoolState::Open) {
             let window = match run.limit {
                 Some(limit) => limit,
                 None if self.far_ahead => FAR_AHEAD,
+                // A failure must be known before the next job is handed out.
+                None if self.failure_limit.is_some() => run.instances,
                 None => 2 * run.instances,
             };
-            while run.holding.is_empty() && run.open < window && self.unwritten < UNWRITTEN_LIMIT.max(2 * window) {
+            while run.holding.is_empty() && run.open < window && backlog < UNWRITTEN_LIMIT.max(2 * window) {
                 let Some(job) = run.take() else { break };
                 run.open += 1;
                 self.jobs[job] = JobState::Queued;

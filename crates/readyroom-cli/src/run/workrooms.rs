@@ -88,7 +88,10 @@ impl Shell {
         let Some(order) = &mut self.order else {
             return if waits { self.bring(ended) } else { self.say(Message::Ended(ended)) };
         };
-        if !waits {
+        if ended.outcome == Outcome::Cancelled {
+            // A resume runs it, and what comes behind it waits for that.
+            self.say(Message::Ended(ended));
+        } else if !waits {
             let free = order.over(ended.job, None);
             self.say(Message::Ended(ended));
             free.into_iter().for_each(|ended| self.bring(ended));

@@ -88,12 +88,14 @@ impl Cluster {
                 if let Some(earlier) = earlier {
                     self.inner.pool.input(Input::Release(earlier.turn));
                 }
+                self.reserve()?;
                 self.open_turn(caller, vec![command], 0, Vec::new(), Mode::Default, address, key).await?
             }
             (Sent::Prompt { mode, text }, Some(open)) => {
                 self.join(caller, open, Vec::new(), vec![text], mode, key).await?
             }
             (Sent::Prompt { mode, text }, None) => {
+                self.reserve()?;
                 self.open_turn(caller, Vec::new(), 0, vec![text], mode, address, key).await?
             }
         };
@@ -111,6 +113,7 @@ impl Cluster {
         key: Option<String>,
     ) -> Result<usize, SubmitError> {
         let closes = !prompts.is_empty();
+        let before = open.clone();
         open.unread += commands.len();
         open.commands.extend(commands.iter().cloned());
         self.inner.pool.mailbox.owe(caller, open.turn, if closes { 1 } else { open.unread });
@@ -128,6 +131,12 @@ impl Cluster {
             self.inner.pool.mailbox.forget(caller, open.turn);
             return Ok(open.instance);
         }
+        if let Err(full) = self.reserve() {
+            // Who tries again finds the turn's commands.
+            self.inner.pool.mailbox.owe(caller, before.turn, before.unread);
+            self.inner.callers.set(caller, Some(before));
+            return Err(full);
+        }
         // The turn was closed while it waited for its prompt: another is opened with all its commands, so that no prompt
         // runs without them. What was answered and not read is answered again.
         drop(self.inner.pool.mailbox.take_acknowledgements(open.turn));
@@ -137,7 +146,7 @@ impl Cluster {
         self.open_turn(caller, open.commands, told, prompts, mode, open.address, key).await
     }
 
-    /// `told`: how many of the commands the caller was answered already.
+    /// Opens a turn for which a place is reserved. `told`: how many of the commands the caller was answered already.
     #[expect(clippy::too_many_arguments, reason = "what a turn is made of")]
     async fn open_turn(
         &self,
@@ -149,7 +158,6 @@ impl Cluster {
         address: Option<usize>,
         key: Option<String>,
     ) -> Result<usize, SubmitError> {
-        self.reserve()?;
         let turn = self.next_turn();
         let timeout = self.inner.options.timeout;
         let unread = commands.len() - told;

@@ -26,7 +26,7 @@ pub use ticket::{Ticket, TurnBuilder};
 use crate::driver::ContextCommand;
 use crate::error::{Failure, FailureKind};
 use crate::event::TurnId;
-use crate::instance::Places;
+use crate::instance::{Places, SETUP_LIMIT};
 use crate::job::Job;
 use crate::pool::dispatcher::{Rules, Submission};
 use crate::pool::{Gate, Input, PoolHandle, PoolSettings, Sink};
@@ -210,7 +210,9 @@ impl Cluster {
         let mut readiness = self.inner.pool.readiness.clone();
         let enough =
             readiness.wait_for(|now| if all { now.settled >= options.count } else { now.ready >= 1 || now.hopeless });
-        let reached = match tokio::time::timeout(options.ready_timeout, enough).await {
+        let sets_up = options.worktrees.as_ref().is_some_and(|worktrees| worktrees.setup().is_some());
+        let after = options.ready_timeout + if sets_up { SETUP_LIMIT } else { Duration::ZERO };
+        let reached = match tokio::time::timeout(after, enough).await {
             Ok(Ok(now)) => now.ready >= 1,
             Ok(Err(_)) => false,
             Err(_) => self.inner.pool.readiness.borrow().ready >= 1,
@@ -219,7 +221,7 @@ impl Cluster {
             return Ok(());
         }
         let evidence = self.inner.pool.readiness.borrow().evidence.clone();
-        Err(LaunchError::NotReady { tool: self.tool().to_owned(), after: options.ready_timeout, evidence })
+        Err(LaunchError::NotReady { tool: self.tool().to_owned(), after, evidence })
     }
 
     /// Whether both are handles on one pool.

@@ -37,12 +37,12 @@ pub struct ClusterOptions {
     pub contract: ContractOptions,
     /// The longest time that a turn may run, where the job does not say; 10 minutes. None: no limit.
     pub timeout: Option<Duration>,
-    /// A turn is given up when neither its protocol nor its processes have moved for so long; none: never, which is the default. A
-    /// shared process moves for all.
+    /// A turn is given up when neither its protocol nor its processes have moved for so long; none: never, which is the default. Of
+    /// a process that instances share only the protocol counts.
     pub stall: Option<Duration>,
     /// How many instances the launch waits for; the first.
     pub wait: Wait,
-    /// How long it waits; 60 s.
+    /// How long it waits; 60 s, and as much longer as the setup of a worktree may take.
     pub ready_timeout: Duration,
     /// The most turns that may be queued or unread; 10,000.
     pub max_pending: usize,

@@ -20,7 +20,7 @@ use crate::tool::{Contract, ContractOptions, Definition};
 use crate::workspace::{OUTER_GIT, Worktrees};
 
 /// How long the command may run that sets a worktree up.
-const SETUP_LIMIT: Duration = Duration::from_secs(15 * 60);
+pub const SETUP_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// How an instance is made.
 #[derive(Debug, Clone)]

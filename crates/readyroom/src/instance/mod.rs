@@ -13,4 +13,4 @@ pub mod review;
 pub mod state;
 mod turn;
 
-pub use actor::{InstanceHandle, Places, Settings, spawn};
+pub use actor::{InstanceHandle, Places, SETUP_LIMIT, Settings, spawn};

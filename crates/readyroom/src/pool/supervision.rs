@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Failure, FailureKind};
 
-/// How many failures in a row, with no turn that succeeded between them, an instance may have before it is
-/// quarantined.
+/// How many lives in a row may end in failure without having run a turn before the instance is quarantined.
 pub const BUDGET: u32 = 4;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -23,23 +22,32 @@ pub enum Verdict {
 /// Counts an instance's failures.
 #[derive(Debug, Clone, Default)]
 pub struct Supervisor {
+    /// With no turn that succeeded between them.
     in_a_row: u32,
+    /// Those since the last turn, however that ended.
+    idle: u32,
 }
 
 impl Supervisor {
     /// A turn succeeded: the failures before it no longer count.
     pub fn succeeded(&mut self) {
-        self.in_a_row = 0;
+        *self = Self::default();
+    }
+
+    /// A turn ran and did not succeed: what ended the process may be the turn's own doing.
+    pub fn ran(&mut self) {
+        self.idle = 0;
     }
 
     /// Somebody restarts the instance by hand: it gets its whole budget again.
     pub fn forgive(&mut self) {
-        self.in_a_row = 0;
+        *self = Self::default();
     }
 
     /// The process failed. `jitter` in 0..1 spreads the restarts of instances that failed together.
     pub fn failed(&mut self, failure: &Failure, jitter: f64) -> Verdict {
         self.in_a_row += 1;
+        self.idle += 1;
         let hopeless = matches!(
             failure.kind,
             FailureKind::ToolMissing
@@ -48,7 +56,7 @@ impl Supervisor {
                 | FailureKind::Auth
                 | FailureKind::UnknownModel
         );
-        if hopeless || self.in_a_row >= BUDGET {
+        if hopeless || self.idle >= BUDGET {
             return Verdict::Quarantine;
         }
         // The first restart is at once: one crash says nothing about the next life.
@@ -81,6 +89,19 @@ mod tests {
                 Verdict::Quarantine,
             ]
         );
+    }
+
+    #[test]
+    fn crashes_in_turns_are_restarted_ever_later_and_never_quarantined() {
+        let mut supervisor = Supervisor::default();
+        let mut last = Duration::ZERO;
+        for _ in 0..20 {
+            supervisor.ran();
+            let Verdict::Restart(pause) = supervisor.failed(&crash(), 0.5) else { panic!("it runs turns") };
+            assert!(pause >= last);
+            last = pause;
+        }
+        assert_eq!(last, LONGEST_PAUSE);
     }
 
     #[test]

@@ -214,7 +214,12 @@ impl Dispatcher {
             None => self.instances.iter().find_map(|instance| instance.last_failure.clone()),
         };
         match last {
-            Some(failure) => Failure { message: format!("no instance is left: {}", failure.message), ..failure },
+            Some(failure) => {
+                let message = format!("no instance is left: {}", failure.message);
+                // A crash was another turn's, and no reason to send this one again.
+                let kind = if failure.kind.retryable() { FailureKind::NotReady } else { failure.kind };
+                Failure { kind, message, ..failure }
+            }
             None => Failure::new(FailureKind::NotReady, "no instance is left"),
         }
     }
@@ -308,8 +313,9 @@ impl Dispatcher {
     pub(super) fn done(&mut self, at: usize, done: Done, now: Instant, out: &mut Vec<Action>) {
         let instance = &mut self.instances[at];
         instance.turns += 1;
-        if done.outcome.is_success() {
-            instance.supervisor.succeeded();
+        match done.outcome.is_success() {
+            true => instance.supervisor.succeeded(),
+            false => instance.supervisor.ran(),
         }
         if matches!(instance.state, InstanceState::Busy { .. }) {
             instance.state = InstanceState::Resetting;
