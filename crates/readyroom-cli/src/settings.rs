@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use readyroom::batch::RetryPolicy;
 use readyroom::{Budget, Context, Routing};
 
+use crate::args::values::Limit;
 use crate::args::{ResumeArgs, RunArgs};
 use crate::batch::Recipe;
 use crate::plan::Plan;
@@ -19,6 +20,9 @@ use crate::report::Verbosity;
 use crate::report::bars::{self, Bars};
 use crate::report::plain::Plain;
 use crate::report::render::Look;
+
+/// How long nothing may move in a turn, where nothing else is said.
+pub const STALL: Limit = Limit::After(Duration::from_secs(5 * 60));
 
 /// Choices that hold for the whole run.
 #[derive(Debug, Clone)]
@@ -117,11 +121,11 @@ impl Settings {
             retry: RetryPolicy {
                 retries: args.retries,
                 repeat_effects: args.retry_edits,
-                longest_window: args.limits.longest(),
+                longest_window: args.limits.longest().unwrap_or(RetryPolicy::default().longest_window),
             },
             budget: args.limits.budget(),
             job_budget: args.limits.job_budget(),
-            stall: args.limits.stall.time(),
+            stall: args.limits.stall.unwrap_or(STALL).time(),
             deadline: args.limits.deadline.map(|deadline| deadline.from(&jiff::ZonedDateTime::now())),
             keep_order: args.keep_order,
             verbosity: verbosity(args.quiet, args.verbose),
@@ -143,11 +147,11 @@ impl Settings {
             retry: RetryPolicy {
                 retries: recipe.retries,
                 repeat_effects: recipe.retry_edits,
-                longest_window: args.limits.longest(),
+                longest_window: args.limits.longest().unwrap_or(recipe.longest_window),
             },
             budget: or(args.limits.budget(), recipe.budget),
             job_budget: or(args.limits.job_budget(), recipe.job_budget),
-            stall: args.limits.stall.time(),
+            stall: args.limits.stall.unwrap_or(recipe.stall).time(),
             deadline: args.limits.deadline.map(|deadline| deadline.from(&jiff::ZonedDateTime::now())),
             keep_order: recipe.keep_order,
             verbosity: verbosity(args.quiet, args.verbose),

@@ -262,6 +262,11 @@ fn batches_are_listed_shown_and_removed() {
     let job: Value = serde_json::from_str(&readyroom(&place, &["batch", "show", id, "a"]).expect(0).out).unwrap();
     assert_eq!((job["outcome"]["answer"].as_str(), job["attempts"].as_u64()), (Some("do ./a\n"), Some(1)));
     readyroom(&place, &["batch", "show", id, "nothing"]).expect(2).says("has no job \"nothing\"");
+    for command in ["batch list", "batch results", "resume"] {
+        let words: Vec<&str> = command.split(' ').chain(["--journal", "mistyped"]).collect();
+        readyroom(&place, &words).expect(2).says("there is no journal mistyped");
+    }
+    assert!(!place.sandbox.dir().join("mistyped").exists());
     let file = place.sandbox.home().join(".local/state/readyroom/journal.sqlite");
     use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -269,6 +274,37 @@ fn batches_are_listed_shown_and_removed() {
     readyroom(&place, &["batch", "rm", id]).expect(0);
     readyroom(&place, &["batch", "show"]).expect(2).says("`readyroom batch list` shows them");
     readyroom(&place, &["resume", id]).expect(2).says(&format!("no batch {id} in "));
+}
+
+#[test]
+fn results_are_as_they_were_told() {
+    let place = place();
+    place.run(&["-j", "1", "--retries", "0", "{}", "@bytes ff0a0a", "a\n==> b <==", "@exit 3"]).expect(1);
+    let mut command = place.command(&["batch", "results"]);
+    let told = command.output().unwrap().stdout;
+    assert!(told.starts_with(b"==> @bytes ff0a0a <==\n\xff\n\n==> a\\n==> b <== <==\n"), "{told:?}");
+    assert!(
+        told.ends_with(b"==> @exit 3 <==\nfailed: crashed: the tool ended in the turn: exit status 3\n"),
+        "{told:?}"
+    );
+}
+
+/// What was said of limits holds for the resume, too, unless that says otherwise.
+#[test]
+fn a_resume_keeps_the_limits_of_its_batch() {
+    let place = place();
+    let words = ["-v", "-j", "1", "--permissions", "read", "--stall", "1s", "--retries", "0", "{}", "@hang", "b"];
+    let mut started = place.start(&words);
+    started.wait_for("begins @hang");
+    started.signal(Signal::INT);
+    started.finish().expect(130);
+    readyroom(&place, &["resume"]).expect(1).says("stalled");
+    let mut command = place.command(&["resume", "--failed", "-v", "--stall", "none"]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut again = support::Started::new(command.spawn().unwrap());
+    again.wait_for("begins @hang");
+    again.signal(Signal::INT);
+    again.finish().expect(130).says("resume ").says(" --failed` goes on with it");
 }
 
 #[test]

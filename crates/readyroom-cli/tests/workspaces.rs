@@ -239,6 +239,10 @@ fn a_setup_that_takes_long_is_stopped_with_the_run() {
 #[test]
 fn what_needs_worktrees_says_so() {
     let place = place();
+    place
+        .run(&["--apply", "never", "--no-journal", "{}", "f1"])
+        .expect(2)
+        .says("--apply never keeps changes in the journal");
     let refused = |words: &[&str], why: &str| {
         let all: Vec<&str> = words.iter().copied().chain(["do {}", "x", "y"]).collect();
         place.run(&all).expect(2).says(why);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use readyroom::Budget;
+use readyroom::batch::RetryPolicy;
 
 use super::values::{
     ContextArg, Deadline, Limit, MaxFailures, OnLimit, PermissionsArg, RoutingArg, batch_name, dollars, duration,
@@ -189,13 +190,13 @@ pub struct RunArgs {
 /// Limits of the whole run, for `run` and `resume`.
 #[derive(Debug, clap::Args)]
 pub struct LimitArgs {
-    /// When a usage limit is reached: wait until it is over, or stop, so that `readyroom resume` goes on later
-    #[arg(long, value_name = "WHAT", default_value = "wait")]
-    pub on_limit: OnLimit,
+    /// When a usage limit is reached: wait until it is over, or stop, so that `readyroom resume` goes on later [wait]
+    #[arg(long, value_name = "WHAT")]
+    pub on_limit: Option<OnLimit>,
 
-    /// The longest wait for a usage limit's end
-    #[arg(long, value_name = "DURATION", default_value = "6h", value_parser = duration)]
-    pub max_wait: Duration,
+    /// The longest wait for a usage limit's end [6h]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub max_wait: Option<Duration>,
 
     /// Starts nothing more once the batch has cost so many US dollars, as far as its tools tell; counted over resumes
     #[arg(long, value_name = "USD", value_parser = dollars)]
@@ -214,8 +215,9 @@ pub struct LimitArgs {
     pub job_budget_tokens: Option<u64>,
 
     /// Gives a turn up in which neither the tool says anything nor its processes work for so long: 90s, 5m, or none
-    #[arg(long, value_name = "DURATION", default_value = "5m")]
-    pub stall: Limit,
+    /// [5m]
+    #[arg(long, value_name = "DURATION")]
+    pub stall: Option<Limit>,
 
     /// Starts nothing more after this time, or at this time of day; what runs may end
     #[arg(long, value_name = "8h|06:00")]
@@ -233,11 +235,12 @@ impl LimitArgs {
         Budget { tokens: self.job_budget_tokens, usd: self.job_budget_usd }
     }
 
-    /// How long a usage window is waited for.
-    pub fn longest(&self) -> Duration {
+    /// How long a usage window is waited for, where that was said.
+    pub fn longest(&self) -> Option<Duration> {
         match self.on_limit {
-            OnLimit::Wait => self.max_wait,
-            OnLimit::Stop => Duration::ZERO,
+            Some(OnLimit::Stop) => Some(Duration::ZERO),
+            Some(OnLimit::Wait) => Some(self.max_wait.unwrap_or(RetryPolicy::default().longest_window)),
+            None => self.max_wait,
         }
     }
 }

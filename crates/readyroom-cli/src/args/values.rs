@@ -38,7 +38,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         }
     };
     if duration.is_zero() {
-        return Err("a duration of zero leaves no time for anything; use `none` for no limit".into());
+        return Err("a duration of zero leaves no time for anything".into());
     }
     Ok(duration)
 }
@@ -76,7 +76,7 @@ impl FromStr for Deadline {
             let time = jiff::civil::Time::strptime("%H:%M", text);
             return time.map(Self::At).map_err(|_| format!("{text:?} is no time of day; write it as 06:00"));
         }
-        duration(text).map(Self::After)
+        duration(text).map(Self::After).map_err(|why| format!("{why}, or as a time of day: 06:00"))
     }
 }
 
@@ -128,7 +128,8 @@ pub fn age(text: &str) -> Result<Duration, String> {
 }
 
 /// A time limit, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Limit {
     /// No limit.
     None,
@@ -150,7 +151,10 @@ impl FromStr for Limit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "none" { Ok(Self::None) } else { duration(text).map(Self::After) }
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        duration(text).map(Self::After).map_err(|why| format!("{why}; `none` is no limit"))
     }
 }
 

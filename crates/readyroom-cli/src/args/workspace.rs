@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser as _};
 use readyroom::{Checks, Schema, Verify};
 
 use super::values::duration;
@@ -45,7 +46,8 @@ pub struct WorkspaceArgs {
     pub in_order: bool,
 
     /// Makes a commit of each change that is brought to your files; placeholders as in PROMPT
-    #[arg(long, value_name = "MESSAGE", num_args = 0..=1, require_equals = true, default_missing_value = "readyroom: {}")]
+    #[arg(long, value_name = "MESSAGE", num_args = 0..=1, require_equals = true, default_missing_value = "readyroom: {}",
+        value_parser = OsStringValueParser::new().try_map(not_empty))]
     pub commit: Option<OsString>,
 
     /// Copies something that git ignores into each worktree (node_modules, .venv, .env); repeatable. What a
@@ -58,23 +60,27 @@ pub struct WorkspaceArgs {
     pub symlink: Vec<PathBuf>,
 
     /// Runs a shell command once in each worktree, before its first job
-    #[arg(long, value_name = "CMD")]
+    #[arg(long, value_name = "CMD", value_parser = NonEmptyStringValueParser::new())]
     pub setup: Option<String>,
+}
+
+fn not_empty(text: OsString) -> Result<OsString, &'static str> {
+    if text.is_empty() { Err("a commit needs a message; leave out the `=` for the default") } else { Ok(text) }
 }
 
 /// What jobs have to prove.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// Runs a shell command after each job, where it worked; `$1` is the input. If it fails, the tool is told and goes on
-    #[arg(long, value_name = "CMD")]
+    #[arg(long, value_name = "CMD", value_parser = NonEmptyStringValueParser::new())]
     pub verify: Option<String>,
 
     /// How often a failed --verify goes back to the tool
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "verify")]
     pub verify_rounds: u32,
 
     /// The longest time that --verify may run
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration, requires = "verify")]
     pub verify_timeout: Duration,
 
     /// A job that changes no file has failed

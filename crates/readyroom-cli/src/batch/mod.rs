@@ -13,8 +13,9 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use readyroom::batch::RetryPolicy;
 use readyroom::journal::{
     Batch, ChangeState, Entry, Job, JobState, JournalError, Lease, NewBatch, NewJob, Next, Recorded, Store, Wishes,
@@ -26,12 +27,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::args::values::Limit;
 use crate::args::{ApplyArg, RunArgs};
 use crate::plan::{Plan, Planned, PoolKind};
 use crate::report::log::path_beside;
 use crate::report::{Ended, JobChange, text};
 use crate::say;
-use crate::settings::Settings;
+use crate::settings::{STALL, Settings};
 use crate::workspace::{Brought, Workspaces, bring};
 
 /// What helps where the journal can't be used.
@@ -62,6 +64,12 @@ pub struct Recipe {
     /// Whether jobs that may have changed something are tried again, too.
     #[serde(default)]
     pub retry_edits: bool,
+    /// How long a usage window is waited for.
+    #[serde(default = "default_window")]
+    pub longest_window: Duration,
+    /// How long nothing may move in a turn.
+    #[serde(default = "default_stall")]
+    pub stall: Limit,
     /// Where definitions are looked up from; absolute.
     pub directory: PathBuf,
     /// What the jobs of each pool have in common; a job names its own by place.
@@ -82,6 +90,16 @@ fn default_retries() -> u32 {
     RetryPolicy::default().retries
 }
 
+/// The same.
+fn default_window() -> Duration {
+    RetryPolicy::default().longest_window
+}
+
+/// The same.
+fn default_stall() -> Limit {
+    STALL
+}
+
 impl Recipe {
     /// The recipe of a run.
     ///
@@ -100,6 +118,8 @@ impl Recipe {
             keep_order: settings.keep_order,
             retries: settings.retry.retries,
             retry_edits: settings.retry.repeat_effects,
+            longest_window: settings.retry.longest_window,
+            stall: settings.stall.map_or(Limit::None, Limit::After),
             directory: absolute(args.directory.as_deref().unwrap_or(Path::new(".")))?,
             kinds: plan.kinds(),
             budget: settings.budget,
@@ -119,6 +139,8 @@ pub struct Journal {
     places: Vec<usize>,
     /// What was spent before.
     before: Before,
+    /// What a resume that goes on with the run has to ask for.
+    wishes: Wishes,
 }
 
 /// What a batch had cost before a run of it.
@@ -159,7 +181,14 @@ impl Journal {
         let id = store.create(&batch).context(ADVICE)?;
         let path = store.path().to_owned();
         let writer = Arc::new(Writer::start(store, lease)?);
-        Ok(Self { writer, path, batch: id, places: (0..plan.jobs.len()).collect(), before: Before::default() })
+        Ok(Self {
+            writer,
+            path,
+            batch: id,
+            places: (0..plan.jobs.len()).collect(),
+            before: Before::default(),
+            wishes: Wishes::default(),
+        })
     }
 
     /// Its file.
@@ -187,6 +216,13 @@ impl Journal {
     /// The batch's id.
     pub fn batch(&self) -> &str {
         &self.batch
+    }
+
+    /// The command that goes on with the run.
+    pub fn resume(&self) -> String {
+        let wish = |wanted, word| if wanted { word } else { "" };
+        let Wishes { failed, lost } = self.wishes;
+        format!("readyroom resume {}{}{}", self.batch, wish(failed, " --failed"), wish(lost, " --lost"))
     }
 
     /// A job's gate: writes down that it is going to be sent, and opens when that stands. What can't be written goes to
@@ -328,6 +364,17 @@ pub fn open(path: Option<&Path>) -> Result<Store, JournalError> {
         Some(path) => Store::open(path),
         None => Store::open(&Store::default_path()?),
     }
+}
+
+/// The journal at `path`, which has to be there, or the user's own: for those who look at batches.
+///
+/// # Errors
+/// It is not there, or can't be used.
+pub fn open_known(path: Option<&Path>) -> anyhow::Result<Store> {
+    if let Some(path) = path.filter(|path| !path.exists()) {
+        bail!("there is no journal {}; --journal names the one that the batch was started with", path.display());
+    }
+    Ok(open(path)?)
 }
 
 /// The batch that is meant: by its id, or the last one of the current directory.

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::bail;
-
 use super::*;
 
 /// What a resume runs.
@@ -39,7 +37,7 @@ pub fn resume(
     wishes: Wishes,
     instances: Option<usize>,
 ) -> anyhow::Result<Resumed> {
-    let store = open(path)?;
+    let store = open_known(path)?;
     let id = find(&store, batch)?.id;
     let lease = Lease::take(store.path(), &id)?;
     // Whoever had it until now may have given it more jobs.
@@ -235,7 +233,7 @@ fn go_on(
     Ok(Resumed {
         recipe,
         plan,
-        journal: Journal { writer, path, batch: batch.to_owned(), places, before },
+        journal: Journal { writer, path, batch: batch.to_owned(), places, before, wishes },
         lost,
         failed,
         untold,

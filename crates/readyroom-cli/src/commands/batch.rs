@@ -1,6 +1,6 @@
 //! `readyroom batch`: what the journal knows of batches.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::tools::{Screen, Table};
 use crate::args::{BatchArgs, BatchCommand};
-use crate::batch::{self, Recipe, clear, find, open, put_away};
+use crate::batch::{self, Recipe, clear, find, open_known, put_away};
 use crate::exit::ExitStatus;
+use crate::output;
 use crate::report::text;
 use crate::say;
 
@@ -23,7 +24,7 @@ const STOPPING: Duration = Duration::from_secs(60);
 /// # Errors
 /// No such batch or job, a batch that is being run, a journal or stdout that can't be used.
 pub fn run(args: &BatchArgs) -> anyhow::Result<ExitStatus> {
-    let mut store = open(args.journal.as_deref())?;
+    let mut store = open_known(args.journal.as_deref())?;
     let mut out = Vec::new();
     match &args.command {
         BatchCommand::List => list(&store.batches()?, args.json, &mut out)?,
@@ -192,15 +193,22 @@ fn show(batch: &Batch, jobs: &[Job], as_json: bool, out: &mut Vec<u8>) -> anyhow
 }
 
 fn results<'a>(jobs: impl Iterator<Item = &'a Job>, as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<()> {
+    let terminal = std::io::stdout().is_terminal();
     for job in jobs {
         match &job.outcome {
             Some(outcome) if as_json => writeln!(out, "{outcome}")?,
-            None if as_json => writeln!(out, "{}", json!({ "id": job.id, "outcome": job.state }))?,
+            // What has not ended has no outcome; `show` tells how it stands.
+            None if as_json => {}
             Some(outcome) if job.state == JobState::Succeeded => {
-                let answer = outcome["answer"].as_str().unwrap_or_default();
-                writeln!(out, "==> {} <==\n{}", job.id, answer.trim_end_matches('\n'))?;
+                let answer = output::answer_of(outcome).unwrap_or_default();
+                out.extend(output::render(Some(&job.id), &answer, terminal));
             }
-            _ => writeln!(out, "==> {} <==\n{}", job.id, [job.state.name().to_owned(), why(job)].join(": "))?,
+            _ => {
+                let why = why(job);
+                let told =
+                    if why.is_empty() { job.state.name().to_owned() } else { format!("{}: {why}", job.state.name()) };
+                out.extend(output::render(Some(&job.id), &told.into(), terminal));
+            }
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use readyroom::journal::Wishes;
 use readyroom::tool::{Contract, Layers, Registry};
 
@@ -53,9 +53,11 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     output::prepare(&plan.jobs)?;
     // A batch may have kinds of earlier runs besides.
     let take = |batch: &str, kinds: &[PoolKind]| {
-        let worktrees = kinds.iter().any(|kind| kind.worktree);
-        worktrees.then(|| Workspaces::take(args, kinds, &plan, batch)).transpose()
+        worktrees(kinds).then(|| Workspaces::take(args, kinds, &plan, batch)).transpose()
     };
+    if args.no_journal && worktrees(&plan.kinds()) && args.workspace.apply == ApplyArg::Never {
+        bail!("--apply never keeps changes in the journal; leave out --no-journal");
+    }
     if args.no_journal || plan.jobs.is_empty() {
         let batch = format!("run-{}", std::process::id());
         let kinds = plan.kinds();
@@ -79,6 +81,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitStatus> {
     let rooms = rooms(recipe.workspaces.as_ref(), &plan, &kinds, journal.batch().into(), false)?;
     begin_anew(json.as_ref())?;
     start(plan, settings, located, json, Some(journal), rooms)
+}
+
+fn worktrees(kinds: &[PoolKind]) -> bool {
+    kinds.iter().any(|kind| kind.worktree)
 }
 
 /// Empties the file of JSON lines for a batch that is new.

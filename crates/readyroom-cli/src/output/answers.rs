@@ -91,7 +91,8 @@ pub fn write_one(label: &str, answer: &Text, terminal: bool) -> Result<(), Broke
     write(&mut io::stdout(), &render(Some(label), answer, terminal))
 }
 
-fn render(label: Option<&str>, answer: &Text, terminal: bool) -> Vec<u8> {
+/// An answer as stdout gets it, under a heading where it has a label.
+pub fn render(label: Option<&str>, answer: &Text, terminal: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(label) = label {
         bytes.extend(format!("==> {} <==\n", text::one_line(label)).into_bytes());

@@ -5,6 +5,7 @@ mod answers;
 mod files;
 mod json;
 
+pub use answers::render;
 pub use files::UNFINISHED;
 pub use json::{JsonSink, record};
 
@@ -167,13 +168,18 @@ fn to_file<'a>(path: Option<&'a Path>, answer: Option<&'a Text>) -> ToFile<'a> {
     }
 }
 
+/// The answer in a job's record.
+pub fn answer_of(record: &Value) -> Option<Text> {
+    serde_json::from_value(record["answer"].clone()).ok()
+}
+
 /// Writes the result of a job from its record, as [`Outputs::ended`] would have: the run that had it was ended before it
 /// could.
 ///
 /// # Errors
 /// As [`Outputs::ended`].
 pub fn retell(planned: &Planned, record: &Value, json: Option<&mut JsonSink>, terminal: bool) -> Result<(), Broken> {
-    let answer: Option<Text> = serde_json::from_value(record["answer"].clone()).ok();
+    let answer = answer_of(record);
     let answer = answer.as_ref().filter(|_| record["outcome"] == Outcome::Succeeded.name());
     let ToFile { left, mut result, .. } = to_file(planned.output.as_deref(), answer);
     let shows = !json.as_ref().is_some_and(|json| json.is_stdout());

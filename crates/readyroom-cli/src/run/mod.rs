@@ -521,7 +521,10 @@ impl Shell {
             Stop::Deadline => "stopping: --deadline is reached; what runs may end".to_owned(),
             Stop::Budget => {
                 let Spent { tokens, usd } = self.spent.total;
-                format!("stopping: the budget is spent, by {tokens} tokens and ${usd:.4}; what runs may end")
+                format!(
+                    "stopping: the budget is spent, by {tokens} tokens and ${usd:.4}; what runs may end, and a resume needs a \
+                     larger one"
+                )
             }
             // The printer's own words have been said.
             Stop::Output | Stop::Blocked => return,
@@ -548,7 +551,7 @@ impl Shell {
         if let Some(journal) = &self.journal
             && !self.state.not_done().is_empty()
         {
-            self.say(Message::Notice(format!("`readyroom resume {}` goes on with it", journal.batch())));
+            self.say(Message::Notice(format!("`{}` goes on with it", journal.resume())));
         }
         let last = Message::Finish { not_done: self.state.not_done(), unreported: self.state.unreported() };
         if self.printer.send(last).is_err() {

@@ -36,6 +36,14 @@ impl fmt::Display for CommandEnd {
     }
 }
 
+/// A command as whoever gave it knows it: of a shell's, the script.
+pub(super) fn shown(argv: &[String]) -> String {
+    match argv {
+        [shell, flag, script, ..] if shell == "sh" && flag == "-c" => script.clone(),
+        _ => argv.join(" "),
+    }
+}
+
 /// Runs it with this program's environment but for the variables `without`, and no input, to its end, its time's end, or
 /// until `stop` is true. Nothing of it runs any more when this returns. The text is the last of what it said on both outputs.
 pub(super) async fn run(

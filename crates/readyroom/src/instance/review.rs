@@ -166,7 +166,7 @@ impl Review {
             CommandEnd::Stopped => return Finding::Good,
             _ => {}
         }
-        let name = verify.argv.join(" ");
+        let name = command::shown(&verify.argv);
         let mendable = self.mendable && self.repairs.verify < verify.rounds;
         if !mendable || matches!(end, CommandEnd::NotStarted(_)) {
             let failure = Failure::new(FailureKind::VerifyFailed, format!("`{name}` {end}"));

@@ -142,7 +142,10 @@ impl Store {
     /// Neither `XDG_STATE_HOME` nor `HOME` is set.
     pub fn default_path() -> Result<PathBuf, JournalError> {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
+        // A relative one is to be ignored, by its specification.
+        let state = set("XDG_STATE_HOME")
+            .filter(|path| path.is_absolute())
+            .or_else(|| set("HOME").map(|home| home.join(".local/state")));
         Ok(state.ok_or(JournalError::NoPlace)?.join("readyroom/journal.sqlite"))
     }
 
