@@ -86,8 +86,8 @@ def test_ctrl_c_ends_each_wait(call: str, surroundings: Path, sleepy: Path, monk
     program.send_signal(signal.SIGINT)
     _, errors = program.communicate(timeout=30)
     assert "KeyboardInterrupt" in errors, errors
-    assert time.monotonic() - began < 8, errors
-    assert not gone(surroundings, 2)
+    assert time.monotonic() - began < 20, errors
+    assert not gone(surroundings)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ print(cluster.submit("the parent goes on").result(timeout=30).text, end="", flus
     )
     out, errors = program.communicate(timeout=30)
     assert "spawn" in out and out.endswith("the parent goes on\n"), out + errors
-    assert not gone(surroundings, 2)
+    assert not gone(surroundings)
 
 
 def test_a_forked_child_holds_nothing_up(surroundings: Path) -> None:
@@ -179,10 +179,8 @@ if __name__ == "__main__":
 def test_read_any_is_prompt_whatever_the_others_do() -> None:
     with launch_cluster("echo", count=8, wait="all") as cluster:
         for n in range(7):
-            cluster.send_to(n, "@sleep 2000")
-        began = time.monotonic()
+            cluster.send_to(n, "@sleep 60000")
         cluster.send_to(7, "quick")
         response = cluster.read_any(timeout=30)
         assert response is not None and response.text == "quick\n"
-        assert time.monotonic() - began < 1
         cluster.shutdown()

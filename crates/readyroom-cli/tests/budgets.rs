@@ -70,8 +70,8 @@ fn a_tool_that_tells_no_cost_is_named_before_the_start() {
 #[test]
 fn a_turn_in_which_nothing_moves_is_given_up_and_a_busy_one_is_not() {
     let place = Place::new();
-    let busy = "@sh end=$(( $(date +%s) + 2 )); while [ $(date +%s) -lt $end ]; do :; done";
-    let words = ["-j", "2", "--stall", "500ms", "--retries", "0", "--json", "-", "{}", "@hang", busy, "fine"];
+    let busy = "@sh end=$(( $(date +%s) + 7 )); while [ $(date +%s) -lt $end ]; do :; done";
+    let words = ["-j", "2", "--stall", "3s", "--retries", "0", "--json", "-", "{}", "@hang", busy, "fine"];
     let finished = place.run(&words).expect(1);
     let outcome = |input: &str| {
         let lines = finished.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

@@ -36,8 +36,9 @@ fn a_signal_cancels_what_runs_and_lists_what_was_not_done() {
 #[test]
 fn a_second_ctrl_c_ends_everything_at_once() {
     let place = Place::new();
-    // Neither its own means nor TERM ends this one.
-    place.tool("echo", &["--deaf"]);
+    // Neither its own means nor TERM ends this one, and it would get a minute for that.
+    let toml = readyroom_testkit::fake::echo_toml("echo", &["--deaf"]);
+    place.definition("echo", &format!("{toml}\n[limits]\nstop_seconds = 60\n"));
     let mut started = place.start(&["-v", "-j", "2", "@hang {}", "1", "2", "3"]);
     started.wait_for("begins");
     started.signal(Signal::INT);
@@ -45,7 +46,7 @@ fn a_second_ctrl_c_ends_everything_at_once() {
     let before = Instant::now();
     started.signal(Signal::INT);
     let finished = started.finish().expect(130);
-    assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
+    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
     place.nothing_left();
     finished.says("not done: 1").says("not done: 2").says("not done: 3");
 }
@@ -82,16 +83,23 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
 fn a_reader_that_goes_away_stops_the_run() {
     let place = Place::new();
     let inputs: Vec<String> = (0..60).map(|number| format!("{number}")).collect();
-    let mut words = vec!["run", "-t", "echo", "-j", "1", "answer {}"];
+    // The second answers when the reader has gone, those behind it when that was noticed.
+    let wait = |file: &str| format!("until test -e {file}; do sleep 0.02; done");
+    let prompt =
+        format!("@sh case {{}} in 0) ;; 1) {};; *) {};; esac; echo answer {{}}", wait("gone"), wait("noticed"));
+    let mut words = vec!["run", "-t", "echo", "-j", "1", prompt.as_str()];
     words.extend(inputs.iter().map(String::as_str));
-    place.tool("echo", &["--delay", "20"]);
     let mut child = place.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut first = String::new();
     out.read_line(&mut first).unwrap();
     assert_eq!(first, "==> 0 <==\n");
     drop(out);
-    let finished = Started::new(child).finish().expect(4);
+    place.file("gone", "");
+    let mut started = Started::new(child);
+    started.wait_for("stopping: stdout was closed by its reader");
+    place.file("noticed", "");
+    let finished = started.finish().expect(4);
     place.nothing_left();
     finished.says("stopping: stdout was closed by its reader; the rest is not run").says("not done: 59");
     assert!(!finished.err.contains("panicked"), "{finished:#?}");

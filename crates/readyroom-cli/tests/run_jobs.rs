@@ -78,8 +78,13 @@ fn answers_keep_the_order_where_that_is_asked_for() {
     let finished = place.run(&["-j", "2", "-k", "@sleep {}", "700", "1", "2"]).expect(0);
     let order: Vec<&str> = finished.out.lines().filter(|line| line.starts_with("slept")).collect();
     assert_eq!(order, ["slept 700", "slept 1", "slept 2"]);
-    let finished = place.run(&["-j", "2", "@sleep {}", "700", "1", "2"]).expect(0);
-    assert!(finished.out.ends_with("slept 700\n"), "{finished:#?}");
+    let inputs = ["until test -e told; do sleep 0.02; done; echo first", "echo second", "echo third"];
+    let mut started = place.start(&[&["-j", "2", "@sh {}"][..], &inputs[..]].concat());
+    started.wait_for("ok 2/3");
+    place.file("told", "");
+    let finished = started.finish().expect(0);
+    place.nothing_left();
+    assert!(finished.out.ends_with("\nfirst\n"), "{finished:#?}");
 }
 
 #[test]
@@ -235,7 +240,7 @@ fn records_hold_every_byte_and_are_ones_own() {
 #[test]
 fn a_job_has_a_time_limit() {
     let place = Place::new();
-    let finished = place.run(&["-j", "1", "--timeout", "300ms", "-k", "{}", "@hang", "next"]).expect(1);
+    let finished = place.run(&["-j", "1", "--timeout", "5s", "-k", "{}", "@hang", "next"]).expect(1);
     finished.says("timed out 1/2 @hang").says("  timed_out     1");
     assert_eq!(finished.out, "==> next <==\nnext\n");
 }

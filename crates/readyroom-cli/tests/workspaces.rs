@@ -112,10 +112,13 @@ fn each_job_starts_from_the_batchs_base_and_not_from_the_last_job() {
 #[test]
 fn what_the_caller_edits_meanwhile_stays() {
     let place = place();
-    let mut started = place.start(&["-v", "-j", "1", "{}", "@sleep 100", "@edit f1 job"]);
-    started.wait_for("begins @sleep");
+    let edited = place.sandbox.home().join("edited");
+    let waits = format!("@sh until test -e {}; do sleep 0.02; done", edited.display());
+    let mut started = place.start(&["-v", "-j", "1", "{}", &waits, "@edit f1 job"]);
+    started.wait_for("begins @sh");
     place.file("f1", "mine\n");
     place.file("f2", "mine too\n");
+    fs::write(edited, "").unwrap();
     let finished = started.finish().expect(1);
     finished.says("does not apply to f1");
     assert_eq!((place.read("f1"), place.read("f2")), ("mine\n".into(), "mine too\n".into()));
@@ -534,8 +537,8 @@ fn a_stop_that_lets_jobs_end_still_brings_their_changes_in_order() {
     assert_eq!((place.read("f1"), place.read("f2")), ("new\n".into(), "new\n".into()));
 
     // The first waits to be tried again when the third fails, so that the second waits for a job that does not come.
-    let first = "{ touch ../crashed; kill -KILL $PPID; }";
-    let third = "{ until test -e ../crashed; do sleep 0.05; done; exit 0; }";
+    let first = "{ until test -e ../third; do sleep 0.05; done; touch ../crashed; kill -KILL $PPID; }";
+    let third = "{ touch ../third; until test -e ../crashed; do sleep 0.05; done; exit 0; }";
     let prompt =
         format!("@sh test -e ../go || {{ test {{#}} = 1 && {first}; test {{#}} = 3 && {third}; }}; echo newer > {{}}");
     let words = ["-j", "3", "--in-order", "--require-change", "--max-failures", "1", &prompt, "f4", "f5", "f6"];

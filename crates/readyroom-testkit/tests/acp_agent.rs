@@ -2,7 +2,7 @@
 
 mod acp_support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acp_support::{kind, pids, run};
 use readyroom::cluster::{InstanceState, LaunchError, Wait};
@@ -206,19 +206,18 @@ async fn instances_share_a_process_and_stay_apart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_hangs_is_given_up_however_busy_its_process_is() {
     let sandbox = Sandbox::bare("acp");
-    let stall = Some(Duration::from_secs(1));
+    let stall = Some(Duration::from_secs(5));
     let options = ClusterOptions { stall, ..ClusterOptions::default().count(2).permissions(Permissions::Read) };
     let cluster = launch(&sandbox, &[], options.wait(Wait::All)).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(pids(&cluster).await.into_iter().collect::<std::collections::HashSet<_>>().len(), 1);
     let mut hung = std::pin::pin!(async { cluster.turn().on(0).prompt("@hang").unwrap().await });
-    let mut beside = 0;
+    let began = Instant::now();
     let response = loop {
         tokio::select! {
             response = &mut hung => break response,
             response = async { cluster.turn().on(1).prompt("@print 4000000").unwrap().await } => assert!(response.ok()),
         }
-        beside += 1;
-        assert!(beside < 1000, "it still counts as at work");
+        assert!(began.elapsed() < Duration::from_secs(60), "it still counts as at work");
     };
     assert_eq!(kind(&response).name(), "stalled");
     cluster.shutdown().await;

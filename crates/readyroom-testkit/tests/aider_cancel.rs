@@ -23,12 +23,18 @@ enum How {
 }
 
 async fn until_activity(events: &mut Events, wanted: fn(&Activity) -> bool) {
-    loop {
-        match events.recv().await.expect("the cluster lives") {
-            Event::TurnProgressed { activity, .. } if wanted(&activity) => return,
-            _ => {}
+    let mut seen = Vec::new();
+    let found = async {
+        loop {
+            match events.recv().await.expect("the cluster lives") {
+                Event::TurnProgressed { activity, .. } if wanted(&activity) => return,
+                Event::TurnProgressed { activity, .. } => seen.push(activity),
+                _ => {}
+            }
         }
-    }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(60), found).await.is_ok();
+    assert!(in_time, "the activity that is waited for did not come within 60 s, but {seen:?}");
 }
 
 /// Ends a turn early when `wanted` has been seen (where there is nothing to see: when the model was asked); asserts that
@@ -39,7 +45,7 @@ async fn cell(place: &Place, cluster: &Cluster, word: &str, script: Step, wanted
         place.model.on(&word, Script::from(script.clone()));
         let before = pids(&cluster.status().await);
         let mut events = cluster.events();
-        let limit = Duration::from_secs(3);
+        let limit = Duration::from_secs(8);
         let job = Job::new(word.as_str());
         let job = if how == How::Timeout { job.with_timeout(limit) } else { job };
         let began = Instant::now();

@@ -151,7 +151,7 @@ async fn a_deadline_in_the_midst_of_retries_keeps_what_was_announced() {
         definition.repl.as_mut().unwrap().retries_shown = None;
     };
     let cluster = place.launch_with(place.options(1), patient).await;
-    let response = cluster.submit(Job::new("yew").with_timeout(Duration::from_secs(4))).unwrap().await;
+    let response = cluster.submit(Job::new("yew").with_timeout(Duration::from_secs(12))).unwrap().await;
     assert!(
         matches!(&response.outcome, Outcome::TimedOut { evidence, .. } if evidence.contains("Retrying in ")),
         "{:?}",

@@ -33,7 +33,7 @@ fn without_its_guardian_the_owner_ends_all() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     let killed = Instant::now();
     while processes_of(&place.sandbox).iter().any(|process| process.command.contains("bin/aider")) {
-        assert!(killed.elapsed() < Duration::from_secs(2));
+        assert!(killed.elapsed() < Duration::from_secs(5));
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(owner.outcome().contains("crashed"));

@@ -23,7 +23,7 @@ async fn cell<F>(
 ) where
     F: Future<Output = ()>,
 {
-    for limit in [None, Some(Duration::from_secs(4))] {
+    for limit in [None, Some(Duration::from_secs(8))] {
         model(&stage.model);
         stage.model.on("takin", "as if nothing had been");
         let events = cluster.events();

@@ -35,7 +35,7 @@ async fn without_its_guardian_the_owner_ends_all() {
     let killed = Instant::now();
     stage.until_running("sleep 360", false).await;
     stage.until_running("stream-json", false).await;
-    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
     let outcome = tokio::task::block_in_place(|| owner.outcome());
     assert!(outcome.contains("crashed"), "{outcome}");
     assert_nothing_left(&stage.sandbox);

@@ -36,7 +36,7 @@ async fn cell(script: impl Into<Script>, wanted: fn(&Activity) -> bool, command:
     let cluster = place.launch(place.options(1)).await;
     let before = pids(&cluster.status().await);
     let mut events = cluster.events();
-    let limit = Duration::from_secs(4);
+    let limit = Duration::from_secs(10);
     let job = Job::new("Work on gneiss-first");
     let job = if how == How::Timeout { job.with_timeout(limit) } else { job };
     let ticket = cluster.submit(job).unwrap();

@@ -95,6 +95,6 @@ fn without_its_guardian_the_owner_ends_all() {
         let outcome = owner.outcome();
         assert!(outcome.contains("crashed"), "{outcome}");
         assert_nothing_left(&place.sandbox);
-        assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+        assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
     }
 }

@@ -259,19 +259,12 @@ fn obey(line: &[u8], said: &[Vec<u8>], interrupt: &Interrupt, out: &mut impl Wri
             let (Some(count), Some(file), Some(text)) = (words.next(), words.next(), words.next()) else {
                 bail!("@until N FILE TEXT");
             };
-            let before = std::fs::read(file).map_or(0, |bytes| bytes.len());
-            if before < count.parse()? {
-                OpenOptions::new().create(true).append(true).open(file)?.write_all(b"x")?;
-                writeln!(out, "{text}")?;
-            } else {
-                writeln!(out, "fine")?;
-            }
+            writeln!(out, "{}", if is_one_of(count.parse()?, file)? { text } else { "fine" })?;
         }
         // `@crash-until N FILE`: dies, for the first N times.
         "@crash-until" => {
             let (count, file) = rest.split_once(' ').context("@crash-until N FILE")?;
-            if std::fs::read(file).map_or(0, |bytes| bytes.len()) < count.parse()? {
-                OpenOptions::new().create(true).append(true).open(file)?.write_all(b"x")?;
+            if is_one_of(count.parse()?, file)? {
                 std::process::abort();
             }
             writeln!(out, "fine")?;
@@ -297,6 +290,20 @@ fn obey(line: &[u8], said: &[Vec<u8>], interrupt: &Interrupt, out: &mut impl Wri
         }
     }
     Ok(false)
+}
+
+/// Whether this is one of the first `count` turns that say so with this file, and counts it there. Several may at once.
+fn is_one_of(count: u64, file: &str) -> anyhow::Result<bool> {
+    if count == 0 {
+        return Ok(false);
+    }
+    let mut counted = OpenOptions::new().create(true).append(true).open(file)?;
+    counted.lock()?;
+    let first = counted.metadata()?.len() < count;
+    if first {
+        counted.write_all(b"x")?;
+    }
+    Ok(first)
 }
 
 /// Starts a child and returns when it is in a session of its own, where it stays when its parent goes.

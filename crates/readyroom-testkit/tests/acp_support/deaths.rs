@@ -71,7 +71,7 @@ pub async fn without_its_guardian_the_owner_ends_all(tool: &'static str) {
     // The owner lives on, and starts the tool anew.
     let alive = |pid: &u32| *pid != owner.pid() && processes_of(&bed.sandbox).iter().any(|process| process.pid == *pid);
     eventually("the end of all that ran", || !before.iter().any(alive)).await;
-    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
     let outcome = tokio::task::block_in_place(|| owner.outcome());
     assert!(outcome.contains("crashed"), "{outcome}");
     assert_nothing_left(&bed.sandbox);

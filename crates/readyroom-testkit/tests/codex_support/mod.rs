@@ -116,14 +116,17 @@ pub fn thread(proof: &Option<Proof>) -> String {
 
 /// Waits for an activity of a turn for which `wanted` holds.
 pub async fn until_activity(events: &mut readyroom::cluster::Events, wanted: impl Fn(&Activity) -> bool) {
+    let mut seen = Vec::new();
     let found = async {
         loop {
             match events.recv().await {
                 Some(Event::TurnProgressed { activity, .. }) if wanted(&activity) => return,
+                Some(Event::TurnProgressed { activity, .. }) => seen.push(activity),
                 Some(_) => {}
                 None => panic!("the cluster is gone"),
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), found).await.expect("the activity within 30 s");
+    let in_time = tokio::time::timeout(Duration::from_secs(60), found).await.is_ok();
+    assert!(in_time, "the activity that is waited for did not come within 60 s, but {seen:?}");
 }
