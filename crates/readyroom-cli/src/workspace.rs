@@ -143,6 +143,12 @@ impl Workspaces {
                     base
                 }
             };
+            if !repository.has_directory(&base, &repository.within(&kind.directory)?)? {
+                bail!(
+                    "the directory {} is not in the worktrees, since git knows no file in it; add one, or use --workspace shared",
+                    kind.directory.display()
+                );
+            }
             for path in brought_by_name(wishes, repository, kind)? {
                 if !brought.contains(&path) {
                     brought.push(path);
@@ -183,7 +189,7 @@ impl Workspaces {
         // A batch of an earlier version has no mark.
         let dash = if self.mark.is_empty() { "" } else { "-" };
         let name = format!("{batch}{dash}{}.{}", self.mark, at + 1);
-        let mut worktrees = Worktrees::new(repository, base, &place()?, name)?;
+        let mut worktrees = Worktrees::new(repository, base, &place()?, name)?.keep_below(format!("{batch}/base"));
         for (path, how) in &self.brought {
             worktrees = worktrees.bring(path, *how);
         }

@@ -225,6 +225,7 @@ fn what_failed_is_run_again_when_that_is_asked_for() {
     place.run(&["-j", "1", "--permissions", "edit", "{}", "do 1", "@exit 3"]).expect(1);
     readyroom(&place, &["resume"]).expect(1).says("1 job failed before").says("nothing is left to run");
     let failed = readyroom(&place, &["batch", "results", "--kind", "crashed"]).expect(0).out;
+    readyroom(&place, &["batch", "results", "--kind", "bogus"]).expect(2).says("there are tool_missing, ");
     assert!(failed.starts_with("==> @exit 3 <==\nfailed: crashed"), "{failed}");
     readyroom(&place, &["resume", "--failed"]).expect(1).says("@exit 3");
     let shown = readyroom(&place, &["batch", "show"]).expect(0).out;

@@ -251,7 +251,7 @@ fn what_needs_worktrees_says_so() {
         place.run(&all).expect(2).says(why);
     };
     refused(&["--workspace", "shared", "--require-change"], "--require-change needs worktrees");
-    refused(&["--permissions", "read", "--commit"], "add --workspace worktree");
+    refused(&["--permissions", "read", "--commit"], "they need a git repository");
     refused(&["--context", "keep", "--workspace", "worktree"], "exclude each other");
     refused(&["--only-files", "--no-files"], "leave one of them out");
     let dry = place.run(&["--dry-run", "--verify", "make test", "--require-change", "do {}", "f1"]).expect(0).out;
@@ -600,4 +600,56 @@ fn json_lines_of_a_batch_that_is_repeated_go_behind_those_that_are_there() {
     run(&["f1"]);
     run(&["f1", "f2"]);
     assert_eq!(place.read("lines").lines().count(), 2);
+}
+
+#[test]
+fn what_a_setup_makes_is_there_for_every_job_and_no_part_of_its_change() {
+    let place = place();
+    let setup = "echo set >> f3; rm f4; echo made > by-setup";
+    let prompt = "@sh cat f3 by-setup; test -e f4 && echo f4; echo new > {}";
+    let words = ["-j", "1", "--only-files", "--setup", setup, prompt, "f1", "f2"];
+    let run = place.run(&words).expect(0);
+    assert_eq!(run.out.matches("3\nset\nmade\n").count(), 2, "{}", run.out);
+    assert!(!run.out.contains("f4\n"), "{}", run.out);
+    assert_eq!(place.sandbox.git(&["status", "--porcelain"]), " M f1\n M f2\n M f9\n");
+    no_worktree_left(&place);
+
+    // Kept for later, also when nothing but the journal knows of it; and in a file that the setup changed.
+    let words = [
+        "-j",
+        "1",
+        "--batch",
+        "b",
+        "--apply",
+        "never",
+        "--setup",
+        setup,
+        "@sh echo 0 > new; cat {} >> new; mv new {}",
+        "f3",
+    ];
+    place.run(&words).expect(0);
+    place.sandbox.git(&["gc", "--quiet", "--prune=now"]);
+    readyroom(&place, &["batch", "apply", "b"]).expect(0);
+    assert_eq!(place.read("f3"), "0\n3\n");
+}
+
+#[test]
+fn files_keep_their_permissions_when_a_change_comes() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = place();
+    let file = |name: &str| place.sandbox.dir().join(name);
+    let mode = |name: &str| fs::metadata(file(name)).unwrap().permissions().mode() & 0o777;
+    for (name, mode) in [("f1", 0o600), ("f2", 0o444), ("f3", 0o640)] {
+        fs::set_permissions(file(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    place.run(&["@sh echo new >> {}; test {} != f3 || chmod +x {}", "f1", "f2", "f3"]).expect(0);
+    assert_eq!([mode("f1"), mode("f2"), mode("f3")], [0o600, 0o444, 0o750]);
+    assert_eq!(place.read("f2"), "2\nnew\n");
+}
+
+#[test]
+fn a_directory_that_git_does_not_know_is_refused() {
+    let place = place();
+    fs::create_dir(place.sandbox.dir().join("empty")).unwrap();
+    place.run(&["-C", "empty", "x"]).expect(2).says("is not in the worktrees, since git knows no file in it");
 }

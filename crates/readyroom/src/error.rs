@@ -85,6 +85,30 @@ pub enum Origin {
 }
 
 impl FailureKind {
+    /// The names of all kinds.
+    pub const NAMES: [&str; 20] = [
+        "tool_missing",
+        "not_ready",
+        "auth",
+        "unknown_model",
+        "rate_limited",
+        "usage_window",
+        "model_error",
+        "permission_denied",
+        "stalled",
+        "crashed",
+        "protocol",
+        "output_limit",
+        "bad_input",
+        "not_run",
+        "verify_failed",
+        "schema",
+        "unchanged",
+        "out_of_scope",
+        "conflict",
+        "budget",
+    ];
+
     /// The kind's name, as it stands in tables and JSON.
     pub fn name(&self) -> &'static str {
         match self {
@@ -239,6 +263,14 @@ impl std::error::Error for Failure {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_name_is_that_of_a_kind() {
+        for name in FailureKind::NAMES {
+            let kind: FailureKind = serde_json::from_value(serde_json::json!({ "kind": name })).unwrap();
+            assert_eq!(kind.name(), name);
+        }
+    }
 
     #[test]
     fn a_failure_survives_json() {

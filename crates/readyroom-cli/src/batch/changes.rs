@@ -92,7 +92,12 @@ pub fn apply(
                 (ChangeState::Conflict, Some(branch), line)
             }
         };
-        let stands = job.outcome.clone().map(|outcome| with_change(job.state, outcome, state, branch.as_deref()));
+        let stands = job.outcome.clone().map(|mut outcome| {
+            if state == ChangeState::Applied {
+                outcome["left"] = left(&planned.job.files, &kind.directory);
+            }
+            with_change(job.state, outcome, state, branch.as_deref())
+        });
         let changed = Entry::Changed { batch: batch.to_owned(), place, state, branch: branch.clone(), job: stands };
         store.enter(&[changed])?;
         tell(&job.id, state, branch.as_deref(), &line)?;

@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use readyroom::FailureKind;
 use readyroom::journal::{Batch, ChangeState, Entry, Job, JobState, JournalError, Lease, Recorded, Store};
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
@@ -42,6 +43,9 @@ pub fn run(args: &BatchArgs) -> anyhow::Result<ExitStatus> {
         }
         BatchCommand::Results { batch, failed, kind } => {
             let batch = find(&store, batch.as_deref())?;
+            if let Some(unknown) = kind.as_ref().filter(|kind| !kinds().any(|known| known == kind.as_str())) {
+                bail!("no kind of failure is {unknown:?}; there are {}", kinds().collect::<Vec<_>>().join(", "));
+            }
             let wanted = |job: &Job| {
                 let of_kind = |kind: &str| failure(job).is_some_and(|failure| failure["kind"] == kind);
                 (!failed || job.state != JobState::Succeeded) && kind.as_deref().is_none_or(of_kind)
@@ -127,6 +131,11 @@ fn apply(store: &mut Store, batch: &str, jobs: &[String], as_json: bool) -> anyh
             Ok(())
         }
     })?;
+    let changes = store.changes(&batch.id)?;
+    let kept = changes.iter().filter(|(_, recorded)| recorded.state == ChangeState::Kept).count();
+    if jobs.is_empty() && kept > 0 {
+        say::stderr(&format!("{} did not succeed; name one to apply what it changed", text::count(kept, "job")));
+    }
     Ok(if conflicts == 0 { ExitStatus::Success } else { ExitStatus::SomeFailed })
 }
 
@@ -212,6 +221,11 @@ fn results<'a>(jobs: impl Iterator<Item = &'a Job>, as_json: bool, out: &mut Vec
         }
     }
     Ok(())
+}
+
+/// The kinds of failures, as outcomes name them.
+fn kinds() -> impl Iterator<Item = &'static str> {
+    FailureKind::NAMES.into_iter().chain(["timed_out"])
 }
 
 fn whole(job: &Job) -> Value {

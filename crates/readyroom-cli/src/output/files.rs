@@ -32,6 +32,15 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a file can be made in a directory.
+///
+/// # Errors
+/// The system's.
+pub fn check_directory(directory: &Path) -> io::Result<()> {
+    use rustix::fs::{Access, access};
+    Ok(access(directory, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

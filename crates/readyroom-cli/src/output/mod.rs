@@ -198,12 +198,15 @@ pub fn retell(planned: &Planned, record: &Value, json: Option<&mut JsonSink>, te
 /// A directory that can't be made.
 pub fn prepare(jobs: &[Planned]) -> anyhow::Result<()> {
     use anyhow::Context as _;
-    for planned in jobs {
-        if let Some(parent) = planned.output.as_deref().and_then(std::path::Path::parent)
-            && !parent.as_os_str().is_empty()
-        {
+    for path in jobs.iter().filter_map(|planned| planned.output.as_deref()) {
+        // What is no plain file is written to where it stands.
+        let replaced = path.is_file() || !path.exists();
+        if let Some(parent) = path.parent().filter(|parent| replaced && !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).with_context(|| {
                 format!("the directory {} of --output can't be made; name another", parent.display())
+            })?;
+            files::check_directory(parent).with_context(|| {
+                format!("no answer can be written to the directory {} of --output; name another", parent.display())
             })?;
         }
     }

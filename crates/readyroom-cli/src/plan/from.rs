@@ -59,7 +59,9 @@ pub fn read(reader: &mut dyn BufRead, name: &str) -> anyhow::Result<Vec<(usize, 
         if bytes.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let text = match std::str::from_utf8(&bytes) {
+        // Some editors mark a file's first line as UTF-8.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
                 bail!("{name}:{number}:{}: not UTF-8; write the file as UTF-8", records::bad_utf8_column(&error))

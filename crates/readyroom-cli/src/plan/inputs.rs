@@ -43,7 +43,9 @@ pub fn collect(words: &[OsString], null: bool, stdin: &mut dyn BufRead) -> anyho
 /// It is not UTF-8.
 pub fn text(word: &OsStr, what: &str) -> anyhow::Result<String> {
     word.to_str().map(str::to_owned).with_context(|| {
-        format!("the {what} {word:?} is not UTF-8; tools get names as text, so rename it or write it as UTF-8")
+        format!(
+            "the {what} {word:?} is not UTF-8; tools get text, so write it as UTF-8, and rename a file that it names"
+        )
     })
 }
 

@@ -303,7 +303,8 @@ fn check_workspaces(args: &RunArgs, plan: &Plan) -> anyhow::Result<()> {
         match wishes.workspace {
             Some(WorkspaceArg::Shared) => bail!("{option} needs worktrees, so it can't go with --workspace shared"),
             _ => bail!(
-                "{option} needs worktrees, and jobs with these permissions in {here} get none; add --workspace worktree"
+                "{option} needs worktrees, and jobs in {here} get none: they need a git repository, and permissions to edit \
+                 (or --workspace worktree)"
             ),
         }
     }

@@ -52,7 +52,10 @@ impl Shell {
                 waits = !response.may_have_acted;
                 verdict = Verdict::Blocked;
                 if self.state.stop_reason().is_none() {
-                    self.say(Message::Stopping(format!("stopping: {}; the rest waits", response.outcome)));
+                    let limit =
+                        matches!(response.error().map(|failure| &failure.kind), Some(FailureKind::UsageWindow { .. }));
+                    let why = if limit { ", which --on-limit and --max-wait do not wait for" } else { "" };
+                    self.say(Message::Stopping(format!("stopping: {}{why}; the rest waits", response.outcome)));
                 }
             }
             Next::Done => {}

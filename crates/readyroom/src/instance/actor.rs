@@ -334,13 +334,19 @@ async fn contract(
         Some(desk) => on_disk(move || desk.reset()).await?,
         None => {
             let (index, shared) = (settings.index, Arc::clone(places));
-            let worktree = on_disk(move || shared.worktrees.prepare(index)).await?;
+            let mut worktree = on_disk(move || shared.worktrees.prepare(index)).await?;
             if let Some(setup) = places.worktrees.setup() {
                 let (end, said) = command::run(setup, &cwd, &OUTER_GIT, SETUP_LIMIT, stop).await;
                 if !matches!(&end, CommandEnd::Exited(exit) if exit.is_zero()) {
-                    let what = format!("the setup of its worktree, `{}`, {end}", setup.join(" "));
+                    let what = format!("the setup of its worktree, `{}`, {end}", command::shown(setup));
                     return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
                 }
+                let shared = Arc::clone(places);
+                worktree = on_disk(move || {
+                    worktree.begin_here(shared.worktrees.keep())?;
+                    Ok(worktree)
+                })
+                .await?;
             }
             *desk = Some(Arc::new(on_disk(move || Desk::new(worktree)).await?));
         }

@@ -9,7 +9,8 @@ use crate::workspace::{Change, Print, WorkspaceError, Worktree};
 #[derive(Debug)]
 pub struct Desk {
     worktree: Worktree,
-    /// What stays when it is brought back: what was brought in, and what the setup made.
+    /// What stays when it is brought back: what was brought in, and what the setup made that git ignores. All else that it
+    /// made is in its base.
     kept: Vec<PathBuf>,
     /// How it looks as jobs find it; none where that is not known.
     clean: Mutex<Option<Print>>,

@@ -316,8 +316,17 @@ impl Store {
                         )?
                         .execute(params![batch, *place as i64, tokens(spent), spent.usd])?,
                     Entry::Ended { batch, place, state, outcome, spent, change } => {
-                        if let Some(recorded) = change {
-                            record(transaction, batch, *place, recorded)?;
+                        match change {
+                            Some(recorded) => record(transaction, batch, *place, recorded)?,
+                            // What an earlier attempt wanted is not wanted any more.
+                            None if *state == JobState::Succeeded => {
+                                transaction
+                                    .prepare_cached(
+                                        "DELETE FROM changes WHERE batch = ?1 AND place = ?2 AND state <> 'applied'",
+                                    )?
+                                    .execute(params![batch, *place as i64])?;
+                            }
+                            None => {}
                         }
                         transaction
                             .prepare_cached(

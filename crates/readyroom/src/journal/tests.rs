@@ -149,6 +149,37 @@ fn the_writer_tells_when_it_is_durable_or_can_not_be() {
 }
 
 #[test]
+fn a_success_without_a_change_takes_back_what_an_earlier_attempt_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&dir.path().join("j")).unwrap();
+    let id = store.create(&batch(dir.path(), 2)).unwrap();
+    let change = Change {
+        base: "b".into(),
+        commit: "c".into(),
+        tree: "t".into(),
+        edits: Vec::new(),
+        patch: Vec::new(),
+        left_alone: Vec::new(),
+    };
+    let ended = |place, state, change| Entry::Ended {
+        batch: id.clone(),
+        place,
+        state,
+        outcome: json!({}),
+        spent: Spent::default(),
+        change,
+    };
+    let recorded = |state| Some(Box::new(Recorded { change: change.clone(), state, branch: None }));
+    let first = ended(0, JobState::Failed, recorded(ChangeState::Conflict));
+    store.enter(&[first, ended(1, JobState::Succeeded, recorded(ChangeState::Applied))]).unwrap();
+    store.enter(&[ended(0, JobState::Failed, None)]).unwrap();
+    assert_eq!(store.unapplied(&id).unwrap(), 1);
+    store.enter(&[ended(0, JobState::Succeeded, None), ended(1, JobState::Succeeded, None)]).unwrap();
+    assert_eq!(store.unapplied(&id).unwrap(), 0);
+    assert_eq!(store.changes(&id).unwrap().len(), 1, "what was applied is known");
+}
+
+#[test]
 fn an_end_that_was_not_told_is_known() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(&dir.path().join("j")).unwrap();

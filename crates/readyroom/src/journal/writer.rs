@@ -46,7 +46,7 @@ pub enum Entry {
         outcome: Value,
         /// What its last attempt has cost.
         spent: Spent,
-        /// What it changed in its worktree; none: what is recorded of it stays.
+        /// What it changed in its worktree; none: what is recorded of it stays, unless it succeeded without.
         change: Option<Box<Recorded>>,
     },
     /// What it changed has been brought to the caller's files, or can't be.

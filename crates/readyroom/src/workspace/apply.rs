@@ -1,6 +1,7 @@
 //! Brings a job's change to the caller's tree, whole or not at all, whatever has happened there meanwhile.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::PathBuf;
 
 use rustix::fs::FlockOperation;
@@ -42,13 +43,20 @@ impl Repository {
                 return Ok(Applied::Whole);
             }
             let patch = patch(&self.root, &now, &merged)?;
+            let guards = Guards::of(self.difference(&now, &merged)?.iter().map(|file| self.root.join(file)));
             // It writes nothing unless all of it fits what is there.
             match self.git(["apply", "--binary", "-"]).input(&patch).holding(&alone).bytes() {
-                Ok(_) => return Ok(Applied::Whole),
+                Ok(_) => {
+                    guards.restore();
+                    return Ok(Applied::Whole);
+                }
                 Err(error) => refused = Some(error),
             }
         }
         match refused {
+            Some(WorkspaceError::Git { command, directory, message }) if is_systems(&message) => {
+                Err(WorkspaceError::Git { command, directory, message })
+            }
             // What git ignores is in no snapshot: a file of the change may stand where an ignored one is.
             Some(WorkspaceError::Git { .. }) | None => {
                 Ok(Applied::Conflict(change.edits.iter().map(|edit| edit.path.clone()).collect()))
@@ -161,11 +169,84 @@ impl Repository {
             rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
             Ok(file)
         };
-        lock().map_err(|source| WorkspaceError::Io { path: path.clone(), source })
+        lock().map_err(|error| WorkspaceError::Io { path: path.clone(), error })
+    }
+}
+
+/// Whether it is the system that refused, and not the files' contents.
+fn is_systems(message: &str) -> bool {
+    let words = ["Permission denied", "Read-only file system", "No space left on device", "Disk quota exceeded"];
+    words.iter().any(|word| message.contains(word))
+}
+
+/// Whose files are and who may read them: git makes the files anew that it changes.
+struct Guards(Vec<(PathBuf, fs::Metadata)>);
+
+impl Guards {
+    fn of(files: impl Iterator<Item = PathBuf>) -> Self {
+        let is_file = |(_, data): &(PathBuf, fs::Metadata)| data.is_file();
+        Self(
+            files
+                .filter_map(|file| fs::symlink_metadata(&file).ok().map(|data| (file, data)))
+                .filter(is_file)
+                .collect(),
+        )
+    }
+
+    /// Gives them back what they had, but for what the change says of their execution. As far as that can be done: the
+    /// change is there in any case.
+    fn restore(self) {
+        for (file, before) in self.0 {
+            let Ok(now) = fs::symlink_metadata(&file) else { continue };
+            if !now.is_file() {
+                continue;
+            }
+            if (before.uid(), before.gid()) != (now.uid(), now.gid()) {
+                let _ = chown(&file, Some(before.uid()), Some(before.gid()));
+            }
+            let mode = mode(before.mode(), now.mode() & 0o100 != 0);
+            if mode != now.mode() & 0o7777 {
+                let _ = fs::set_permissions(&file, fs::Permissions::from_mode(mode));
+            }
+        }
+    }
+}
+
+/// The permissions of a file that had `before`, and is to be a program or not.
+fn mode(before: u32, program: bool) -> u32 {
+    let before = before & 0o7777;
+    match (before & 0o100 != 0, program) {
+        (false, true) => before | (before & 0o444) >> 2,
+        (true, false) => before & !0o111,
+        _ => before,
     }
 }
 
 enum Merge {
     Clean(String),
     Conflict(Vec<PathBuf>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_keeps_who_may_do_what_with_it() {
+        for (before, program, after) in [
+            (0o100_600, false, 0o600),
+            (0o100_444, false, 0o444),
+            (0o100_640, true, 0o750),
+            (0o100_755, false, 0o644),
+            (0o100_700, true, 0o700),
+        ] {
+            assert_eq!(mode(before, program), after, "{before:o}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_no_conflict() {
+        assert!(is_systems("error: unable to unlink old 'a.txt': Permission denied"));
+        assert!(!is_systems("error: patch failed: a.txt:1\nerror: a.txt: patch does not apply"));
+    }
 }

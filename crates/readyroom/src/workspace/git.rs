@@ -112,7 +112,7 @@ impl<'a> Git<'a> {
             })
             .map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound if self.directory.is_dir() => WorkspaceError::GitMissing,
-                _ => WorkspaceError::Io { path: self.directory.to_owned(), source: error },
+                _ => WorkspaceError::Io { path: self.directory.to_owned(), error },
             })
     }
 

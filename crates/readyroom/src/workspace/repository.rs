@@ -90,7 +90,7 @@ impl Repository {
     /// It is not in the repository, or not there.
     pub fn within(&self, path: &Path) -> Result<PathBuf, WorkspaceError> {
         let canonical =
-            |path: &Path| fs::canonicalize(path).map_err(|source| WorkspaceError::Io { path: path.to_owned(), source });
+            |path: &Path| fs::canonicalize(path).map_err(|error| WorkspaceError::Io { path: path.to_owned(), error });
         let (whole, root) = (canonical(path)?, canonical(&self.root)?);
         match whole.strip_prefix(root) {
             Ok(within) => Ok(within.to_owned()),
@@ -138,8 +138,7 @@ impl Repository {
     /// # Errors
     /// The git directory can't be read.
     pub fn tidy(&self) -> Result<(), WorkspaceError> {
-        let entries =
-            fs::read_dir(&self.own).map_err(|source| WorkspaceError::Io { path: self.own.clone(), source })?;
+        let entries = fs::read_dir(&self.own).map_err(|error| WorkspaceError::Io { path: self.own.clone(), error })?;
         for entry in entries.flatten() {
             let name = entry.file_name();
             let owner =
@@ -161,6 +160,16 @@ impl Repository {
     pub fn files(&self, of: &Snapshot) -> Result<HashSet<PathBuf>, WorkspaceError> {
         let listed = self.git(["ls-tree", "-r", "-z", "--name-only", &of.tree]).bytes()?;
         Ok(listed.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(git::path).collect())
+    }
+
+    /// Whether a snapshot holds a directory, a path from the top.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn has_directory(&self, of: &Snapshot, directory: &Path) -> Result<bool, WorkspaceError> {
+        let mut object = std::ffi::OsString::from(format!("{}:", of.tree));
+        object.push(directory);
+        Ok(self.git(["cat-file", "-e"]).args([object]).output()?.status.success())
     }
 
     /// The caller's files now, as a tree.
@@ -219,7 +228,7 @@ pub(super) fn tree_of(root: &Path, own: &Path, without: &[PathBuf]) -> Result<St
     // A copy, for what it knows of files that have not changed. Without one all files are read.
     match copy_index(own, &scratch.0) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(WorkspaceError::Io { path: own.to_owned(), source });
+            return Err(WorkspaceError::Io { path: own.to_owned(), error: source });
         }
         _ => {}
     }

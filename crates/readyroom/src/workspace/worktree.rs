@@ -24,6 +24,9 @@ pub struct Worktree {
     base: Snapshot,
 }
 
+/// The file in its own git directory that names its base, where that is not what it was made from.
+const BASE: &str = "readyroom-base";
+
 /// What a command that a job left half done (a rebase, a sequence of picks) goes on with, in the git directory.
 const UNDER_WAY: [&str; 3] = ["rebase-merge", "rebase-apply", "sequencer"];
 
@@ -34,7 +37,7 @@ impl Worktree {
     /// The place is taken or can't be written to, or git failed.
     pub fn create(repository: &Repository, root: &Path, base: &Snapshot) -> Result<Self, WorkspaceError> {
         if let Some(parent) = root.parent() {
-            fs::create_dir_all(parent).map_err(|source| WorkspaceError::Io { path: parent.to_owned(), source })?;
+            fs::create_dir_all(parent).map_err(|error| WorkspaceError::Io { path: parent.to_owned(), error })?;
         }
         // Locked, so that a `git worktree prune` of the caller's does not take it for one that is forgotten.
         // By force, since one whose making was cut short may be known there and be nowhere.
@@ -46,6 +49,42 @@ impl Worktree {
 
     fn known(repository: &Repository, root: PathBuf, index: PathBuf, base: &Snapshot) -> Self {
         Self { brought: Vec::new(), root, index, repository: repository.clone(), base: base.clone() }
+    }
+
+    /// Takes what it holds now as its base: what a setup made is no job's change, and jobs find it. The commit of that is kept below
+    /// `refs/readyroom/` and the name `keep`.
+    ///
+    /// # Errors
+    /// git failed.
+    pub fn begin_here(&mut self, keep: &str) -> Result<(), WorkspaceError> {
+        let tree = tree_of(&self.root, &self.index, &self.brought)?;
+        if tree == self.base.tree {
+            return Ok(());
+        }
+        let commit = commit_tree(&self.root, &tree, &self.base.commit, "what the setup made")?;
+        let short = commit.get(..12).unwrap_or(&commit);
+        self.repository.git(["update-ref", &format!("refs/readyroom/{keep}/{short}"), &commit]).bytes()?;
+        Git::new(&self.root, ["reset", "--quiet", &commit]).bytes()?;
+        let marker = self.index.with_file_name(BASE);
+        fs::write(&marker, format!("{commit} {tree}"))
+            .map_err(|error| WorkspaceError::Io { path: marker.clone(), error })?;
+        self.base = Snapshot { commit, tree };
+        Ok(())
+    }
+
+    /// Its base is what it was made from again.
+    pub(super) fn forget_own_base(&self) -> Result<(), WorkspaceError> {
+        self.remove_from_git_dir(|name| name == BASE)
+    }
+
+    /// The same with the base that it took itself, if it did.
+    pub(super) fn with_own_base(mut self) -> Self {
+        if let Ok(text) = fs::read_to_string(self.index.with_file_name(BASE))
+            && let Some((commit, tree)) = text.split_once(' ')
+        {
+            self.base = Snapshot { commit: commit.to_owned(), tree: tree.to_owned() };
+        }
+        self
     }
 
     /// Its top directory.
@@ -92,7 +131,7 @@ impl Worktree {
     /// Removes what lies in its own git directory and is called so.
     fn remove_from_git_dir(&self, named: impl Fn(&str) -> bool) -> Result<(), WorkspaceError> {
         let Some(directory) = self.index.parent() else { return Ok(()) };
-        let failed = |source| WorkspaceError::Io { path: directory.to_owned(), source };
+        let failed = |error| WorkspaceError::Io { path: directory.to_owned(), error };
         for entry in fs::read_dir(directory).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             if entry.file_name().to_str().is_some_and(&named) {

@@ -32,6 +32,7 @@ pub struct Worktrees {
     name: String,
     brought: Vec<(PathBuf, Bring)>,
     setup: Option<Vec<String>>,
+    keep: String,
 }
 
 impl Worktrees {
@@ -52,8 +53,10 @@ impl Worktrees {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(place);
         let place = made
             .and_then(|()| place.canonicalize())
-            .map_err(|source| WorkspaceError::Io { path: place.into(), source })?;
-        Ok(Self { repository, base, place, name: name.into(), brought: Vec::new(), setup: None })
+            .map_err(|error| WorkspaceError::Io { path: place.into(), error })?;
+        let name = name.into();
+        let keep = format!("{name}/base");
+        Ok(Self { repository, base, place, name, brought: Vec::new(), setup: None, keep })
     }
 
     /// Has something brought in that git ignores: a path from the repository's top. What `.worktreeinclude` there names,
@@ -69,6 +72,18 @@ impl Worktrees {
     pub fn with_setup(mut self, argv: Vec<String>) -> Self {
         self.setup = Some(argv);
         self
+    }
+
+    /// Names, below `refs/readyroom/`, where the commits are kept that setups make; `NAME/base` where nothing is said.
+    #[must_use]
+    pub fn keep_below(mut self, keep: impl Into<String>) -> Self {
+        self.keep = keep.into();
+        self
+    }
+
+    /// Where the commits are kept that setups make.
+    pub fn keep(&self) -> &str {
+        &self.keep
     }
 
     /// The caller's repository.
@@ -104,13 +119,14 @@ impl Worktrees {
         let mut worktree = match known.into_iter().next() {
             Some(there) => {
                 there.reset(&[])?;
+                there.forget_own_base()?;
                 there
             }
             None => {
                 // One that git does not know was being made or removed when its owner died.
                 match fs::remove_dir_all(&root) {
                     Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                        return Err(WorkspaceError::Io { path: root, source });
+                        return Err(WorkspaceError::Io { path: root, error: source });
                     }
                     _ => Worktree::create(&self.repository, &root, &self.base)?,
                 }
@@ -125,7 +141,7 @@ impl Worktrees {
                 Bring::Copy => copy(&from, &to),
                 Bring::Link => symlink(&from, &to),
             });
-            made.map_err(|source| WorkspaceError::Io { path: to, source })?;
+            made.map_err(|error| WorkspaceError::Io { path: to, error })?;
         }
         worktree.brought = self.unignored(&root)?;
         Ok(worktree)
@@ -144,11 +160,14 @@ impl Worktrees {
 
     /// Those that are there.
     fn left(&self) -> Result<Vec<Worktree>, WorkspaceError> {
-        let mut left = Worktree::left(&self.repository, &self.base, |root| self.is_own(root))?;
-        for worktree in &mut left {
-            worktree.brought = self.unignored(worktree.root())?;
-        }
-        Ok(left)
+        let left = Worktree::left(&self.repository, &self.base, |root| self.is_own(root))?;
+        left.into_iter()
+            .map(|worktree| {
+                let mut worktree = worktree.with_own_base();
+                worktree.brought = self.unignored(worktree.root())?;
+                Ok(worktree)
+            })
+            .collect()
     }
 
     fn all_brought(&self) -> Result<Vec<(PathBuf, Bring)>, WorkspaceError> {
@@ -177,7 +196,7 @@ impl Worktrees {
                 Err(WorkspaceError::Git { .. }) => {
                     let root = worktree.root();
                     let aside = root.with_added_extension(format!("broken-{}", std::process::id()));
-                    fs::rename(root, &aside).map_err(|source| WorkspaceError::Io { path: aside, source })?;
+                    fs::rename(root, &aside).map_err(|error| WorkspaceError::Io { path: aside, error })?;
                     continue;
                 }
                 Err(error) => return Err(error),
