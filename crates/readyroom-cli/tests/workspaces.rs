@@ -653,3 +653,31 @@ fn a_directory_that_git_does_not_know_is_refused() {
     fs::create_dir(place.sandbox.dir().join("empty")).unwrap();
     place.run(&["-C", "empty", "x"]).expect(2).says("is not in the worktrees, since git knows no file in it");
 }
+
+#[test]
+fn what_a_job_hides_from_git_is_seen_and_reaches_no_other() {
+    let place = place();
+    let hide =
+        "git update-index --skip-worktree {} f8; git update-index --assume-unchanged f7; echo left > f7; echo new > {}";
+    let prompt = format!("@sh if test {{}} = f1; then {hide}; else cat f7 > {{}}; fi");
+    place.run(&["-j", "1", &prompt, "f1", "f2"]).expect(0);
+    assert_eq!(["f1", "f7", "f2"].map(|file| place.read(file)), ["new\n", "left\n", "7\n"]);
+    // A part of the tree that a job does not want to see is not gone, and is there for the next.
+    let prompt = "@sh test {} != f3 || git sparse-checkout set --no-cone /f3; echo {} >> {}; test -e f8";
+    place.run(&["-j", "1", prompt, "f3", "f4"]).expect(0);
+    assert_eq!(["f3", "f4", "f8"].map(|file| place.read(file)), ["3\nf3\n", "4\nf4\n", "8\n"]);
+    no_worktree_left(&place);
+}
+
+#[test]
+fn a_job_that_damages_its_worktree_harms_no_other() {
+    let place = place();
+    for (damage, file) in [("rm .git", "f1"), ("echo x > $(git rev-parse --git-dir)/index", "f2")] {
+        let prompt = format!("@sh test {{}} != {file} || {{ {damage}; }}; echo new > {{}}");
+        let run = place.run(&["-j", "1", "--retries", "0", &prompt, file, "f3", "f4"]);
+        run.says("  succeeded     2");
+        assert!(!run.err.contains("stays down"), "{}", run.err);
+        assert_eq!(["f3", "f4"].map(|file| place.read(file)), ["new\n"; 2]);
+        place.sandbox.git(&["checkout", "--quiet", "f3", "f4"]);
+    }
+}

@@ -330,26 +330,34 @@ async fn contract(
 ) -> Result<Arc<Contract>, Failure> {
     let Some(places) = &settings.places else { return Ok(Arc::clone(&settings.contract)) };
     let cwd = settings.rules.cwd.clone();
-    match desk.clone() {
-        Some(desk) => on_disk(move || desk.reset()).await?,
-        None => {
-            let (index, shared) = (settings.index, Arc::clone(places));
-            let mut worktree = on_disk(move || shared.worktrees.prepare(index)).await?;
-            if let Some(setup) = places.worktrees.setup() {
-                let (end, said) = command::run(setup, &cwd, &OUTER_GIT, SETUP_LIMIT, stop).await;
-                if !matches!(&end, CommandEnd::Exited(exit) if exit.is_zero()) {
-                    let what = format!("the setup of its worktree, `{}`, {end}", command::shown(setup));
-                    return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
-                }
-                let shared = Arc::clone(places);
-                worktree = on_disk(move || {
-                    worktree.begin_here(shared.worktrees.keep())?;
-                    Ok(worktree)
-                })
-                .await?;
-            }
-            *desk = Some(Arc::new(on_disk(move || Desk::new(worktree)).await?));
+    if let Some(there) = desk.clone() {
+        let (index, shared) = (settings.index, Arc::clone(places));
+        let is_back = on_disk(move || match there.reset() {
+            Ok(()) => Ok(true),
+            // A job has damaged it.
+            Err(_) => shared.worktrees.give_up(index).map(|()| false),
+        });
+        if !is_back.await? {
+            *desk = None;
         }
+    }
+    if desk.is_none() {
+        let (index, shared) = (settings.index, Arc::clone(places));
+        let mut worktree = on_disk(move || shared.worktrees.prepare(index)).await?;
+        if let Some(setup) = places.worktrees.setup() {
+            let (end, said) = command::run(setup, &cwd, &OUTER_GIT, SETUP_LIMIT, stop).await;
+            if !matches!(&end, CommandEnd::Exited(exit) if exit.is_zero()) {
+                let what = format!("the setup of its worktree, `{}`, {end}", command::shown(setup));
+                return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
+            }
+            let shared = Arc::clone(places);
+            worktree = on_disk(move || {
+                worktree.begin_here(shared.worktrees.keep())?;
+                Ok(worktree)
+            })
+            .await?;
+        }
+        *desk = Some(Arc::new(on_disk(move || Desk::new(worktree)).await?));
     }
     // Its repository is the worktree, also where a git that is under way (a hook, an alias) points its children elsewhere.
     let mut definition = Definition::clone(&settings.contract.definition);

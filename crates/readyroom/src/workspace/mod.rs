@@ -13,6 +13,7 @@ mod apply;
 mod change;
 mod foreign;
 mod git;
+mod index;
 mod print;
 mod repository;
 mod worktree;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WorkspaceError;
 use super::git::{self, Git};
+use super::index::has_marks;
 
 /// The oldest git whose `merge-tree` writes trees.
 const GIT: (u32, u32) = (2, 38);
@@ -114,7 +115,7 @@ impl Repository {
 
     /// The caller's state, kept by nothing.
     pub(super) fn state(&self) -> Result<Snapshot, WorkspaceError> {
-        let tree = tree_of(&self.root, &self.index(), &[])?;
+        let tree = tree_of(&self.root, &self.index(), &[], Marks::Heeded)?;
         let head = self.git(["rev-parse", "HEAD^{commit}", "HEAD^{tree}"]).line()?;
         let (commit, head_tree) = head.split_once('\n').unwrap_or((&head, ""));
         if tree == head_tree {
@@ -177,7 +178,7 @@ impl Repository {
     /// # Errors
     /// git failed.
     pub fn tree(&self) -> Result<String, WorkspaceError> {
-        tree_of(&self.root, &self.index(), &[])
+        tree_of(&self.root, &self.index(), &[], Marks::Heeded)
     }
 
     /// The files that differ between two trees, from the top.
@@ -221,9 +222,18 @@ pub(super) fn git_dir(root: &Path) -> Result<PathBuf, WorkspaceError> {
 const ADD_TRIES: u32 = 6;
 const ADD_PAUSE: Duration = Duration::from_millis(20);
 
+/// What becomes of files that the index marks as not to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// They are as the index has them: the caller wants it so.
+    Heeded,
+    /// They are looked at, where they are there: a job marked them. Ids of objects are so many bytes long.
+    Seen { id: usize },
+}
+
 /// The tree of all files in the work tree at `root`, whose index is `own`, that are tracked or not ignored, and not below one
 /// of the paths `without`, by an index that is thrown away.
-pub(super) fn tree_of(root: &Path, own: &Path, without: &[PathBuf]) -> Result<String, WorkspaceError> {
+pub(super) fn tree_of(root: &Path, own: &Path, without: &[PathBuf], marks: Marks) -> Result<String, WorkspaceError> {
     let scratch = Scratch::beside(own);
     // A copy, for what it knows of files that have not changed. Without one all files are read.
     match copy_index(own, &scratch.0) {
@@ -231,6 +241,13 @@ pub(super) fn tree_of(root: &Path, own: &Path, without: &[PathBuf]) -> Result<St
             return Err(WorkspaceError::Io { path: own.to_owned(), error: source });
         }
         _ => {}
+    }
+    let mut add = vec!["add", "--all", "--", "."];
+    if let Marks::Seen { id } = marks
+        && fs::read(&scratch.0).is_ok_and(|index| has_marks(&index, id))
+    {
+        unmark(root, &scratch)?;
+        add.splice(0..0, ["-c", "core.sparseCheckout=false"]);
     }
     let without = without.iter().map(|path| {
         let mut pathspec = std::ffi::OsString::from(":(exclude,literal,top)");
@@ -240,7 +257,7 @@ pub(super) fn tree_of(root: &Path, own: &Path, without: &[PathBuf]) -> Result<St
     let without: Vec<std::ffi::OsString> = without.collect();
     let mut tries = 1;
     // A file that goes while git looks at it, such as an editor's, fails the whole.
-    while let Err(error) = Git::new(root, ["add", "--all", "--", "."]).args(&without).index(&scratch.0).bytes() {
+    while let Err(error) = Git::new(root, add.iter().copied()).args(&without).index(&scratch.0).bytes() {
         if tries == ADD_TRIES {
             return Err(error);
         }
@@ -248,6 +265,24 @@ pub(super) fn tree_of(root: &Path, own: &Path, without: &[PathBuf]) -> Result<St
         tries += 1;
     }
     Git::new(root, ["write-tree"]).index(&scratch.0).line()
+}
+
+/// Takes the marks off the files that are there. What a sparse checkout left out stays as it is.
+fn unmark(root: &Path, index: &Scratch) -> Result<(), WorkspaceError> {
+    let listed = Git::new(root, ["ls-files", "-v", "-z"]).index(&index.0).bytes()?;
+    let mut marked = Vec::new();
+    for entry in listed.split(|byte| *byte == 0) {
+        let Some((&tag, name)) = entry.split_first() else { continue };
+        let name = name.strip_prefix(b" ").unwrap_or(name);
+        if (tag == b'S' || tag.is_ascii_lowercase()) && root.join(git::path(name)).symlink_metadata().is_ok() {
+            marked.extend_from_slice(name);
+            marked.push(0);
+        }
+    }
+    for mark in ["--no-skip-worktree", "--no-assume-unchanged"] {
+        Git::new(root, ["update-index", mark, "-z", "--stdin"]).index(&index.0).input(&marked).bytes()?;
+    }
+    Ok(())
 }
 
 /// Copies an index with its time: git tells by seconds whether a file has changed, and reads those that were written in the second of

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use super::change::{Change, Comparison};
 use super::foreign::left_alone;
 use super::git::{self, Git};
+use super::index::has_marks;
 use super::print::Print;
-use super::repository::{Repository, commit_tree, git_dir, tree_of};
+use super::repository::{Marks, Repository, commit_tree, git_dir, tree_of};
 use super::{Snapshot, WorkspaceError};
 
 /// A linked worktree with a detached HEAD.
@@ -57,7 +58,7 @@ impl Worktree {
     /// # Errors
     /// git failed.
     pub fn begin_here(&mut self, keep: &str) -> Result<(), WorkspaceError> {
-        let tree = tree_of(&self.root, &self.index, &self.brought)?;
+        let tree = self.tree()?;
         if tree == self.base.tree {
             return Ok(());
         }
@@ -70,6 +71,26 @@ impl Worktree {
             .map_err(|error| WorkspaceError::Io { path: marker.clone(), error })?;
         self.base = Snapshot { commit, tree };
         Ok(())
+    }
+
+    /// The tree of all that is in it and could be part of a change.
+    fn tree(&self) -> Result<String, WorkspaceError> {
+        tree_of(&self.root, &self.index, &self.brought, Marks::Seen { id: self.id_bytes() })
+    }
+
+    /// How long ids of objects are: a commit's name has two letters for each byte.
+    fn id_bytes(&self) -> usize {
+        self.base.commit.len() / 2
+    }
+
+    /// Takes away what a job has said of files that are not to be looked at, or not to be there. Where the caller's own checkout
+    /// is sparse, so is this one.
+    fn unmark(&self) -> Result<(), WorkspaceError> {
+        let sparse = self.repository.own.join("info/sparse-checkout").exists();
+        if sparse || !fs::read(&self.index).is_ok_and(|index| has_marks(&index, self.id_bytes())) {
+            return Ok(());
+        }
+        self.remove_from_git_dir(|name| ["index", "config.worktree", "info"].contains(&name))
     }
 
     /// Its base is what it was made from again.
@@ -113,6 +134,7 @@ impl Worktree {
     /// # Errors
     /// git failed.
     pub fn reset(&self, keep: &[&Path]) -> Result<(), WorkspaceError> {
+        self.unmark()?;
         // Detached first, since a branch that a job has checked out must not be moved; by force also out of a merge.
         let detach = || Git::new(&self.root, ["checkout", "--quiet", "--force", "--detach", &self.base.commit]).bytes();
         if detach().is_err() {
@@ -150,7 +172,7 @@ impl Worktree {
     /// git failed.
     pub fn restore(&self, change: Option<&Change>) -> Result<(), WorkspaceError> {
         let tree = change.map_or(&self.base.tree, |change| &change.tree);
-        if tree_of(&self.root, &self.index, &self.brought)? == *tree {
+        if self.tree()? == *tree {
             return Ok(());
         }
         Git::new(&self.root, ["read-tree", "--reset", "-u", tree]).bytes()?;
@@ -166,7 +188,7 @@ impl Worktree {
     /// # Errors
     /// git failed.
     pub fn change(&self) -> Result<Option<Change>, WorkspaceError> {
-        let tree = tree_of(&self.root, &self.index, &self.brought)?;
+        let tree = self.tree()?;
         if tree == self.base.tree {
             return Ok(None);
         }
@@ -202,7 +224,7 @@ impl Worktree {
     /// # Errors
     /// git failed.
     pub fn remove(self, recorded: &[&str]) -> Result<bool, WorkspaceError> {
-        let tree = tree_of(&self.root, &self.index, &self.brought)?;
+        let tree = self.tree()?;
         if tree != self.base.tree && !recorded.contains(&tree.as_str()) {
             return Ok(false);
         }

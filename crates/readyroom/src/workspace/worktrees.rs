@@ -194,9 +194,7 @@ impl Worktrees {
                 Ok(change) => change,
                 // It was being made or removed when its owner died, and git can't read it: it is put aside.
                 Err(WorkspaceError::Git { .. }) => {
-                    let root = worktree.root();
-                    let aside = root.with_added_extension(format!("broken-{}", std::process::id()));
-                    fs::rename(root, &aside).map_err(|error| WorkspaceError::Io { path: aside, error })?;
+                    put_aside(worktree.root())?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -213,6 +211,14 @@ impl Worktrees {
             }
         }
         Ok(kept)
+    }
+
+    /// Makes place for a new worktree of an instance: what is there is put aside, since git can't bring it back.
+    ///
+    /// # Errors
+    /// The place can't be written to.
+    pub fn give_up(&self, index: usize) -> Result<(), WorkspaceError> {
+        put_aside(&self.root(index))
     }
 
     /// Removes those that hold nothing but their base or a tree that was recorded. The others, which stay, are returned.
@@ -244,6 +250,16 @@ impl Worktree {
         let mut found: Vec<PathBuf> = names.map(|name| git::path(name.strip_suffix(b"/").unwrap_or(name))).collect();
         found.extend(self.brought.iter().filter(|path| !found.contains(path)).cloned().collect::<Vec<_>>());
         Ok(found)
+    }
+}
+
+/// Gives a worktree that git can't read another name, beside it.
+fn put_aside(root: &Path) -> Result<(), WorkspaceError> {
+    let aside = (1..).map(|number| root.with_added_extension(format!("broken-{}-{number}", std::process::id())));
+    let Some(aside) = aside.into_iter().find(|path| path.symlink_metadata().is_err()) else { return Ok(()) };
+    match fs::rename(root, &aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(WorkspaceError::Io { path: aside, error }),
+        _ => Ok(()),
     }
 }
 
