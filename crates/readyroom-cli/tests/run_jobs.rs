@@ -238,6 +238,20 @@ fn records_hold_every_byte_and_are_ones_own() {
 }
 
 #[test]
+fn what_stdout_is_redirected_to_is_written_to_and_not_replaced() {
+    let place = Place::new();
+    let path = place.file("all", "before\n");
+    for words in [&["-o", "/dev/stdout", "a"][..], &["--json", "/dev/stdout", "b"][..]] {
+        let mut command = place.command(&[&["run", "-q", "-t", "echo"], words].concat());
+        command.stdout(fs::OpenOptions::new().append(true).open(&path).unwrap());
+        assert!(command.status().unwrap().success());
+    }
+    let all = place.read("all");
+    assert!(all.starts_with("before\na\n{\"v\":1,") && all.ends_with("}\n"), "{all}");
+    place.nothing_left();
+}
+
+#[test]
 fn a_job_has_a_time_limit() {
     let place = Place::new();
     let finished = place.run(&["-j", "1", "--timeout", "5s", "-k", "{}", "@hang", "next"]).expect(1);

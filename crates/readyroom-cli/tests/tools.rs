@@ -322,6 +322,8 @@ fn a_check_of_a_tool_that_does_not_start_fails_with_its_words() {
     let results = results(&ran.out);
     assert!(results.contains(&("ready".into(), "fails".into())), "{}", ran.out);
     assert!(ran.out.contains("no license"), "{}", ran.out);
+    assert!(ran.out.contains("it had ended by itself"), "{}", ran.out);
+    assert!(results.contains(&("nothing left".into(), "holds".into())), "{}", ran.out);
 
     let missing = world.tools(&["check", "codex"]);
     assert_eq!(missing.code, 1);

@@ -7,7 +7,7 @@ mod untold;
 
 pub use changes::{apply, apply_rest, branch_name, clear, put_away};
 pub use resume::{Resumed, repeat, resume};
-pub use untold::{Untold, tell_rest};
+pub use untold::{Telling, Untold, tell_rest};
 
 use std::collections::HashSet;
 use std::ffi::OsString;

@@ -5,6 +5,15 @@ use super::*;
 use crate::exit::ExitStatus;
 use crate::output::{self, JsonSink};
 
+/// How results are told.
+#[derive(Debug, Clone, Copy)]
+pub struct Telling {
+    /// Whether stdout is a terminal.
+    pub terminal: bool,
+    /// Only what went wrong.
+    pub quiet: bool,
+}
+
 /// Such a result.
 #[derive(Debug)]
 pub struct Untold {
@@ -38,10 +47,11 @@ impl Untold {
     }
 
     /// Tells it.
-    fn tell(&self, json: Option<&mut JsonSink>, terminal: bool) -> Result<(), output::Broken> {
-        output::retell(&self.planned, &self.outcome, json, terminal)?;
+    fn tell(&self, json: Option<&mut JsonSink>, how: Telling) -> Result<(), output::Broken> {
+        output::retell(&self.planned, &self.outcome, json, how.terminal)?;
         let how = match self.outcome["failure"]["message"].as_str() {
             Some(message) => format!("had failed: {message}"),
+            None if how.quiet => return Ok(()),
             None => "had succeeded".to_owned(),
         };
         say::stderr(&format!(
@@ -58,13 +68,13 @@ impl Untold {
     pub fn tell_all(
         all: &[Self],
         mut json: Option<&mut JsonSink>,
-        terminal: bool,
+        how: Telling,
         mut told: impl FnMut(usize) -> anyhow::Result<()>,
     ) -> anyhow::Result<ExitStatus> {
         let mut status = ExitStatus::Success;
         for untold in all {
             output::prepare(std::slice::from_ref(&untold.planned))?;
-            if let Err(broken) = untold.tell(json.as_deref_mut(), terminal) {
+            if let Err(broken) = untold.tell(json.as_deref_mut(), how) {
                 say::stderr(&format!("stopping: {broken}"));
                 return Ok(ExitStatus::StoppedEarly);
             }
@@ -81,11 +91,9 @@ impl Untold {
 ///
 /// # Errors
 /// As [`Untold::tell_all`]; the journal can't be used.
-pub fn tell_rest(path: &Path, batch: &str, json: Option<&mut JsonSink>, terminal: bool) -> anyhow::Result<ExitStatus> {
+pub fn tell_rest(path: &Path, batch: &str, json: Option<&mut JsonSink>, how: Telling) -> anyhow::Result<ExitStatus> {
     let mut store = open(Some(path))?;
     let _lease = Lease::take(store.path(), batch)?;
     let untold = Untold::of(&store, batch, &[])?;
-    Untold::tell_all(&untold, json, terminal, |place| {
-        Ok(store.enter(&[Entry::Told { batch: batch.to_owned(), place }])?)
-    })
+    Untold::tell_all(&untold, json, how, |place| Ok(store.enter(&[Entry::Told { batch: batch.to_owned(), place }])?))
 }

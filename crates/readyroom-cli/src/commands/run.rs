@@ -12,7 +12,7 @@ use readyroom::tool::{Contract, Layers, Registry};
 
 use super::dry_run;
 use crate::args::{ApplyArg, ResumeArgs, RunArgs};
-use crate::batch::{self, Journal, Recipe, Resumed, Untold};
+use crate::batch::{self, Journal, Recipe, Resumed, Telling, Untold};
 use crate::exit::ExitStatus;
 use crate::output::{self, JsonSink, Outputs};
 use crate::plan::{self, Plan, Pool, PoolKind};
@@ -147,8 +147,8 @@ fn go_on(
         let (jobs, batch) = (text::count(failed, "job"), journal.batch());
         say::stderr(&format!("{jobs} failed before; `readyroom resume {batch} --failed` runs what failed"));
     }
-    let terminal = settings.terminal.stdout;
-    let mut told = Untold::tell_all(&untold, json.as_mut(), terminal, |place| {
+    let how = Telling { terminal: settings.terminal.stdout, quiet: settings.verbosity == Verbosity::Quiet };
+    let mut told = Untold::tell_all(&untold, json.as_mut(), how, |place| {
         journal.told_at(place);
         Ok(())
     })?;
@@ -171,7 +171,7 @@ fn go_on(
     let status = start(plan, settings, located, json, Some(journal), rooms)?;
     if deferred {
         conflicts += batch::apply_rest(&path, &batch, &recipe)?;
-        told = match batch::tell_rest(&path, &batch, later.as_mut(), terminal)? {
+        told = match batch::tell_rest(&path, &batch, later.as_mut(), how)? {
             ExitStatus::Success => told,
             worse => worse,
         };

@@ -9,11 +9,15 @@ use std::path::Path;
 pub const UNFINISHED: &str = ".readyroom-";
 
 /// Writes `bytes` to `path`. A reader sees what was there before or all of it. A path that is no plain file (a device, a
-/// named pipe) is written to and never replaced; a symbolic link keeps its place and its target is replaced.
+/// named pipe) is written to and never replaced, and so is what a name below `/dev` leads to (`/dev/stdout`); a symbolic link
+/// keeps its place and its target is replaced.
 ///
 /// # Errors
 /// The system's; `path` is then unchanged.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if path.starts_with("/dev") {
+        return OpenOptions::new().append(true).open(path)?.write_all(bytes);
+    }
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mode = match fs::metadata(&target) {
         Ok(data) if data.is_file() => data.permissions().mode() & 0o7777,

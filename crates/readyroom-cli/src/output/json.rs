@@ -29,12 +29,12 @@ pub struct JsonSink {
 }
 
 impl JsonSink {
-    /// Opens `path`, or stdout for `-`. What a file holds stays, and lines go behind it.
+    /// Opens `path`, or stdout for `-` and its other name, `/dev/stdout`. What a file holds stays, and lines go behind it.
     ///
     /// # Errors
     /// The file can't be opened.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
-        if path == Path::new("-") {
+        if path == Path::new("-") || path == Path::new("/dev/stdout") {
             return Ok(Self { name: "stdout".into(), path: None, out: Box::new(io::stdout()), stdout: true });
         }
         let file = OpenOptions::new()

@@ -200,7 +200,7 @@ pub fn prepare(jobs: &[Planned]) -> anyhow::Result<()> {
     use anyhow::Context as _;
     for path in jobs.iter().filter_map(|planned| planned.output.as_deref()) {
         // What is no plain file is written to where it stands.
-        let replaced = path.is_file() || !path.exists();
+        let replaced = !path.starts_with("/dev") && (path.is_file() || !path.exists());
         if let Some(parent) = path.parent().filter(|parent| replaced && !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).with_context(|| {
                 format!("the directory {} of --output can't be made; name another", parent.display())

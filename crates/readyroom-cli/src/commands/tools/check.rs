@@ -136,7 +136,7 @@ async fn instance(definition: &Arc<Definition>, found: &Found, directory: &Path,
         Err(failure) => return checks.failed("ready", &failure),
     };
     let Seat { slot, mut reports, .. } = link.seat();
-    let mut talk = Talk { link: &link, reports: &mut reports, slot };
+    let mut talk = Talk { link: &link, reports: &mut reports, slot, gone: false };
     let limits = &definition.limits;
     let ready = match talk.ready(Duration::from_secs(limits.ready_seconds)).await {
         Ok(version) => {
@@ -154,6 +154,10 @@ async fn instance(definition: &Arc<Definition>, found: &Found, directory: &Path,
         let open = Request::Open { slot, cwd: contract.cwd.clone() };
         let resets = definition.repl.as_ref().is_none_or(|repl| !repl.reset.is_empty());
         contexts(&mut talk, open, limit, resets, checks).await;
+    }
+    if talk.gone {
+        checks.none("clean stop", "it had ended by itself");
+        return nothing_left(&link, checks);
     }
     stop(&link, slot, &mut reports, limits.stop_seconds, ready, checks).await;
 }
@@ -205,6 +209,10 @@ async fn stop(link: &Link, slot: Slot, reports: &mut Receiver<Report>, seconds: 
         // It was never ready, and may have ended long before it was asked to.
         _ => checks.none("clean stop", seen),
     }
+    nothing_left(link, checks);
+}
+
+fn nothing_left(link: &Link, checks: &mut Checks) {
     match link.usage().processes {
         0 => checks.holds("nothing left", "no process of it runs"),
         left => checks.fails("nothing left", format!("{left} of its processes still run")),
@@ -216,6 +224,8 @@ struct Talk<'a> {
     link: &'a Link,
     reports: &'a mut Receiver<Report>,
     slot: Slot,
+    /// Whether its process has ended.
+    gone: bool,
 }
 
 impl Talk<'_> {
@@ -243,10 +253,14 @@ impl Talk<'_> {
         late: FailureKind,
         pick: impl Fn(Report) -> Option<Result<T, Failure>>,
     ) -> Result<T, Failure> {
+        let (reports, gone) = (&mut *self.reports, &mut self.gone);
         let answer = async {
             loop {
-                match self.reports.recv().await {
-                    Some(Report::Gone(failure)) => return Err(failure),
+                match reports.recv().await {
+                    Some(Report::Gone(failure)) => {
+                        *gone = true;
+                        return Err(failure);
+                    }
                     None => {
                         return Err(Failure::new(FailureKind::Crashed { exit: None }, "the tool's process is gone"));
                     }
