@@ -278,6 +278,20 @@ fn batches_are_listed_shown_and_removed() {
 }
 
 #[test]
+fn what_ran_when_its_owner_was_killed_is_not_shown_as_running() {
+    let place = place();
+    let mut started = place.start(&["-v", "-j", "1", "@hang"]);
+    started.wait_for("begins");
+    let shown = || String::from_utf8(place.command(&["batch", "show"]).output().unwrap().stdout).unwrap();
+    let listed = || String::from_utf8(place.command(&["batch", "list"]).output().unwrap().stdout).unwrap();
+    assert!(shown().contains("running") && listed().contains("1 running"), "{}", shown());
+    started.signal(Signal::KILL);
+    started.finish();
+    assert!(shown().contains("interrupted") && listed().contains("1 interrupted"), "{}", shown());
+    place.nothing_left();
+}
+
+#[test]
 fn results_are_as_they_were_told() {
     let place = place();
     place.run(&["-j", "1", "--retries", "0", "{}", "@bytes ff0a0a", "a\n==> b <==", "@exit 3"]).expect(1);

@@ -28,10 +28,10 @@ pub fn run(args: &BatchArgs) -> anyhow::Result<ExitStatus> {
     let mut store = open_known(args.journal.as_deref())?;
     let mut out = Vec::new();
     match &args.command {
-        BatchCommand::List => list(&store.batches()?, args.json, &mut out)?,
+        BatchCommand::List => list(&store, &store.batches()?, args.json, &mut out)?,
         BatchCommand::Show { batch, job: None } => {
             let batch = find(&store, batch.as_deref())?;
-            show(&batch, &store.jobs(&batch.id)?, args.json, &mut out)?;
+            show(&store, &batch, &store.jobs(&batch.id)?, args.json, &mut out)?;
         }
         BatchCommand::Show { batch, job: Some(id) } => {
             let batch = find(&store, batch.as_deref())?;
@@ -161,7 +161,13 @@ fn cancel(store: &mut Store, batch: &str) -> anyhow::Result<usize> {
     Ok(entries.len())
 }
 
-fn list(batches: &[Batch], as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<()> {
+/// How a job's state is told: what runs, and whose owner is gone, runs no more.
+fn told(store: &Store, batch: &Batch) -> impl Fn(JobState) -> &'static str + use<> {
+    let runs = batch.states.of(JobState::Running) == 0 || Lease::holder(store.path(), &batch.id).is_some();
+    move |state| if state == JobState::Running && !runs { "interrupted" } else { state.name() }
+}
+
+fn list(store: &Store, batches: &[Batch], as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<()> {
     if as_json {
         for batch in batches {
             let states = JobState::ALL.map(|state| (state.name().to_owned(), Value::from(batch.states.of(state))));
@@ -175,10 +181,11 @@ fn list(batches: &[Batch], as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<(
     }
     let mut table = Table::new(&["BATCH", "JOBS", "STATES", "DIRECTORY", "WHAT"]);
     for batch in batches {
+        let told = told(store, batch);
         let states: Vec<String> = JobState::ALL
             .iter()
             .filter(|state| batch.states.of(**state) > 0)
-            .map(|state| format!("{} {}", batch.states.of(*state), state.name()))
+            .map(|state| format!("{} {}", batch.states.of(*state), told(*state)))
             .collect();
         let directory = batch.directory.display().to_string();
         table.row([&batch.id, &batch.states.total().to_string(), &states.join(", "), &directory, &batch.title]);
@@ -186,7 +193,7 @@ fn list(batches: &[Batch], as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<(
     Ok(table.write(out, Screen::of_stdout())?)
 }
 
-fn show(batch: &Batch, jobs: &[Job], as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<()> {
+fn show(store: &Store, batch: &Batch, jobs: &[Job], as_json: bool, out: &mut Vec<u8>) -> anyhow::Result<()> {
     if as_json {
         for job in jobs {
             writeln!(out, "{}", whole(job))?;
@@ -194,8 +201,9 @@ fn show(batch: &Batch, jobs: &[Job], as_json: bool, out: &mut Vec<u8>) -> anyhow
         return Ok(());
     }
     let mut table = Table::new(&["JOB", "STATE", "ATTEMPTS", "WHY"]);
+    let told = told(store, batch);
     for job in jobs {
-        table.row([&job.id, job.state.name(), &job.attempts.to_string(), &why(job)]);
+        table.row([&job.id, told(job.state), &job.attempts.to_string(), &why(job)]);
     }
     writeln!(out, "batch {} in {}", batch.id, batch.directory.display())?;
     Ok(table.write(out, Screen::of_stdout())?)
