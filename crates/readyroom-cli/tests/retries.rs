@@ -161,6 +161,22 @@ fn a_usage_window_stops_or_is_waited_for() {
     place.nothing_left();
 }
 
+/// Those that meet one limit at the same time wait for the first look at it, and not one for the next of the other.
+#[test]
+fn a_limit_that_several_meet_at_once_is_one() {
+    let place = place();
+    let together = "@sh touch b-{}; until test $(ls b-* | wc -l) = 4; do sleep 0.02; done";
+    let prompt = format!("{together}\n@until 4 limit E: used up ({{}})");
+    let mut running = place.start(&["-j", "4", "--permissions", "read", &prompt, "1", "2", "3", "4"]);
+    let waits: Vec<String> = (0..4).map(|_| running.wait_for("all wait and go on in ")).collect();
+    running.signal(rustix::process::Signal::INT);
+    running.finish().expect(130);
+    for line in waits {
+        let (_, wait) = line.split_once("go on in ").unwrap();
+        assert!(wait.starts_with("1m") || !wait.contains('m'), "{line}");
+    }
+}
+
 #[test]
 fn nothing_new_starts_after_the_deadline() {
     let place = place();
