@@ -231,12 +231,14 @@ fn a_setup_that_takes_long_is_stopped_with_the_run() {
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     // For both, so that opening it waits for nobody.
     let begun = fs::File::options().read(true).write(true).open(&pipe).unwrap();
-    let started = place.start(&["-j", "2", "--setup", "echo > \"$HOME/begun\"; sleep 600", "see {}", "f1"]);
+    let setup = "echo half > done; echo > \"$HOME/begun\"; sleep 600";
+    let started = place.start(&["-j", "2", "--no-journal", "--setup", setup, "see {}", "f1"]);
     let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
     assert_eq!(poll(&mut [PollFd::new(&begun, PollFlags::IN)], Some(&patience)), Ok(1), "the setup has begun");
     started.signal(Signal::INT);
     started.finish().expect(130);
     place.nothing_left();
+    no_worktree_left(&place);
 }
 
 #[test]

@@ -348,6 +348,8 @@ async fn contract(
             let (end, said) = command::run(setup, &cwd, &OUTER_GIT, SETUP_LIMIT, stop).await;
             if !matches!(&end, CommandEnd::Exited(exit) if exit.is_zero()) {
                 let what = format!("the setup of its worktree, `{}`, {end}", command::shown(setup));
+                // What it left half done is nobody's work, and must not keep the worktree from being removed.
+                let _ = on_disk(move || worktree.reset(&[])).await;
                 return Err(Failure::new(FailureKind::NotReady, what).with_stderr(said));
             }
             let shared = Arc::clone(places);
