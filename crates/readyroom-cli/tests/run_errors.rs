@@ -127,5 +127,5 @@ fn file_names_that_are_not_utf8_are_refused_with_the_reason() {
     let name = std::ffi::OsString::from_vec(b"caf\xe9.txt".to_vec());
     fs::write(place.sandbox.dir().join(&name), "").unwrap();
     let finished = place.run(&["see {}".into(), name]).expect(2);
-    finished.says(r#"the input "caf\xE9.txt" is not UTF-8; tools get names as text, so rename it"#);
+    finished.says(r#"the input "caf\xE9.txt" is not UTF-8; tools get text, so write it as UTF-8, and rename a file"#);
 }
