@@ -3,56 +3,14 @@
 
 mod support;
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use readyroom_testkit::zoo::{self, Protocol};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Finished, Place};
-
-/// A repository with files `f1` to `f9`, something ignored, and edits that are not committed.
-fn place() -> Place {
-    let place = Place::in_repository();
-    for file in 1..=9 {
-        place.file(&format!("f{file}"), format!("{file}\n"));
-    }
-    place.file(".gitignore", "ignored/\n");
-    place.file("sub/s", "s\n");
-    place.sandbox.commit();
-    place.file("ignored/x", "x\n");
-    place.file("f9", "not committed\n");
-    place
-}
-
-fn readyroom(place: &Place, words: &[&str]) -> Finished {
-    place.finish(place.command(words))
-}
-
-fn status(place: &Place) -> String {
-    place.sandbox.git(&["status", "--porcelain"])
-}
-
-/// That nothing of worktrees is left, in the repository and beside the journal.
-#[track_caller]
-fn no_worktree_left(place: &Place) {
-    let listed = place.sandbox.git(&["worktree", "list", "--porcelain"]);
-    assert_eq!(listed.matches("worktree ").count(), 1, "{listed}");
-    let kept = place.sandbox.home().join(".local/state/readyroom/worktrees");
-    let left: Vec<_> = fs::read_dir(kept).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    assert!(left.is_empty(), "{left:?}");
-}
-
-fn jobs(place: &Place) -> HashMap<String, Value> {
-    let shown = readyroom(place, &["batch", "show", "--json"]).expect(0).out;
-    let job = |line: &str| {
-        let job: Value = serde_json::from_str(line).unwrap();
-        (job["id"].as_str().unwrap().to_owned(), job)
-    };
-    shown.lines().map(job).collect()
-}
+use support::Place;
+use support::worktrees::{jobs, no_worktree_left, place, readyroom, status};
 
 /// What a tool writes between two jobs is no job's work.
 #[test]
@@ -225,23 +183,6 @@ fn what_git_ignores_is_brought_in_when_it_is_named() {
 }
 
 #[test]
-fn a_setup_that_takes_long_is_stopped_with_the_run() {
-    let place = place();
-    let pipe = place.sandbox.home().join("begun");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    // For both, so that opening it waits for nobody.
-    let begun = fs::File::options().read(true).write(true).open(&pipe).unwrap();
-    let setup = "echo half > done; echo > \"$HOME/begun\"; sleep 600";
-    let started = place.start(&["-j", "2", "--no-journal", "--setup", setup, "see {}", "f1"]);
-    let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
-    assert_eq!(poll(&mut [PollFd::new(&begun, PollFlags::IN)], Some(&patience)), Ok(1), "the setup has begun");
-    started.signal(Signal::INT);
-    started.finish().expect(130);
-    place.nothing_left();
-    no_worktree_left(&place);
-}
-
-#[test]
 fn what_needs_worktrees_says_so() {
     let place = place();
     place
@@ -345,65 +286,6 @@ fn an_answer_has_to_fit_its_schema_and_gets_one_more_chance() {
 }
 
 #[test]
-fn a_named_batch_runs_only_what_is_new_or_changed() {
-    let place = place();
-    let log = place.sandbox.home().join("asked");
-    place.tool("echo", &["--log", log.to_str().unwrap()]);
-    let run = |words: &[&str]| {
-        let _ = fs::remove_file(&log);
-        let all: Vec<&str> = ["-q", "--batch", "nightly"].iter().chain(words).copied().collect();
-        place.run(&all).expect(0);
-        let asked = fs::read_to_string(&log).unwrap_or_default();
-        let mut asked: Vec<String> =
-            asked.lines().filter_map(|line| Some(line.split_once("@edit ")?.1.split(' ').next()?.to_owned())).collect();
-        asked.sort();
-        asked.join(" ")
-    };
-    assert_eq!(run(&["@edit {} new", "f1", "f2"]), "f1 f2");
-    assert_eq!(run(&["@edit {} new", "f1", "f2", "f3"]), "f3");
-    assert_eq!(run(&["@edit {} new", "f1", "f2", "f3"]), "");
-    place.file("f2", "mine\n");
-    assert_eq!(run(&["@edit {} new", "f1", "f2", "f3"]), "");
-    assert_eq!(run(&["--rerun-changed", "@edit {} newer", "f1", "f2", "f3"]), "f2");
-    assert_eq!(place.read("f2"), "newer\n");
-    assert_eq!(jobs(&place).len(), 3);
-    place.run(&["--batch", "../x", "{}", "f1"]).expect(2).says("a batch's name is");
-    place.sandbox.write("sub/f1", "another\n");
-    let words = ["run", "-t", "echo", "--batch", "nightly", "@edit {} new", "f1"];
-    let mut elsewhere = place.command(&words);
-    elsewhere.current_dir(place.sandbox.dir().join("sub"));
-    place.finish(elsewhere).expect(2).says("works in").says("another name with --batch");
-    // The numbers of a further run begin at 1 again, and its answers must not replace those of the first.
-    let words = ["-q", "--batch", "answers", "-o", "{#}.txt", "see {}"];
-    place.run(&[&words[..], &["f1", "f2"]].concat()).expect(0);
-    place.run(&[&words[..], &["f3"]].concat()).expect(2).says("1.txt for the job f3, and for f1");
-    assert_eq!(place.read("1.txt"), "see f1\n");
-    place.run(&[&words[..], &["f1", "f2"]].concat()).expect(0);
-    place.run(&["--rerun-changed", "{}", "f1"]).expect(2);
-}
-
-#[test]
-fn a_batch_that_is_repeated_otherwise_says_what_stands_as_it_was() {
-    let place = place();
-    let go = place.sandbox.home().join("go");
-    let first = format!("@sh test -e {} || exec sleep 600; echo new > {{}}", go.display());
-    for (batch, again, told) in [("b", "@sh echo newer > {}", true), ("c", &first, false)] {
-        let (words, files) = (["-v", "-j", "1", "--batch", batch, "--timeout", "90s"], ["f1", "f2", "f3"]);
-        let mut started = place.start(&[&words[..], &[&first], &files].concat());
-        started.wait_for("begins f1");
-        started.signal(Signal::INT);
-        started.finish().expect(130);
-        std::fs::write(&go, "").unwrap();
-        let repeated = place.run(&[&words[..], &[again], &files].concat()).expect(0);
-        let stands = "jobs f1, f2, f3 are in the batch already, and stand there as first given";
-        assert_eq!(repeated.err.contains(stands), told, "{repeated:?}");
-        assert_eq!(files.map(|file| place.read(file)), ["new\n"; 3]);
-        std::fs::remove_file(&go).unwrap();
-        place.sandbox.git(&["checkout", "--quiet", "."]);
-    }
-}
-
-#[test]
 fn a_batch_is_cancelled_from_elsewhere_and_never_goes_on() {
     let place = place();
     let mut started = place.start(&["-v", "-j", "1", "--batch", "b", "{}", "@hang", "later"]);
@@ -500,186 +382,4 @@ fn odd_repositories_work_or_are_refused_before_anything_is_sent() {
     fs::remove_file(blocked).unwrap();
     place.run(&["@edit {} new", "f2"]).expect(0);
     no_worktree_left(&place);
-}
-
-#[test]
-fn a_resume_keeps_the_order_in_which_changes_were_to_come() {
-    let place = place();
-    place.sandbox.git(&["config", "user.name", "Me"]);
-    place.sandbox.git(&["config", "user.email", "me@localhost"]);
-    let waits = "@sh test {#} = 2 && test ! -e ../go && sleep 60; echo new > {}";
-    let words = ["-v", "-j", "2", "--in-order", "--commit={#}", waits, "f1", "f2", "f3", "f4"];
-    let mut started = place.start(&words);
-    started.wait_for("ok 1/");
-    // The third and the fourth have ended, and wait for the second.
-    let journal = place.sandbox.home().join(".local/state/readyroom/journal.sqlite");
-    let store = readyroom::journal::Store::open(&journal).unwrap();
-    while store.batches().unwrap()[0].states.of(readyroom::journal::JobState::Succeeded) < 3 {
-        assert!(started.is_running());
-        std::thread::yield_now();
-    }
-    started.signal(Signal::KILL);
-    started.finish();
-    place.nothing_left();
-    assert_eq!((place.read("f1"), place.read("f3")), ("new\n".into(), "3\n".into()));
-    let trees = place.sandbox.home().join(".local/state/readyroom/worktrees");
-    fs::write(trees.join("go"), "").unwrap();
-    let resumed = readyroom(&place, &["resume"]).expect(0);
-    let log = place.sandbox.git(&["log", "--format=%s", "-4"]);
-    assert_eq!(log, "4\n3\n2\n1\n", "{resumed:#?}");
-}
-
-#[test]
-fn a_stop_that_lets_jobs_end_still_brings_their_changes_in_order() {
-    let place = place();
-    // The third fails while the first still works and the second waits for it.
-    let prompt = "@sh test {#} = 3 || { test {#} = 1 && sleep 1; echo new > {}; }";
-    let words = ["-j", "3", "--in-order", "--require-change", "--max-failures", "1", prompt, "f1", "f2", "f3"];
-    place.run(&words).expect(1);
-    assert_eq!((place.read("f1"), place.read("f2")), ("new\n".into(), "new\n".into()));
-
-    // The first waits to be tried again when the third fails, so that the second waits for a job that does not come.
-    let first = "{ until test -e ../third; do sleep 0.05; done; touch ../crashed; kill -KILL $PPID; }";
-    let third = "{ touch ../third; until test -e ../crashed; do sleep 0.05; done; exit 0; }";
-    let prompt =
-        format!("@sh test -e ../go || {{ test {{#}} = 1 && {first}; test {{#}} = 3 && {third}; }}; echo newer > {{}}");
-    let words = ["-j", "3", "--in-order", "--require-change", "--max-failures", "1", &prompt, "f4", "f5", "f6"];
-    assert_ne!(place.run(&words).code(), 0);
-    assert_eq!(place.read("f4"), "4\n");
-    let trees = place.sandbox.home().join(".local/state/readyroom/worktrees");
-    fs::create_dir_all(&trees).unwrap();
-    fs::write(trees.join("go"), "").unwrap();
-    readyroom(&place, &["resume", "--failed"]).expect(0);
-    assert_eq!(["f4", "f5", "f6"].map(|file| place.read(file)), ["newer\n"; 3]);
-}
-
-#[test]
-fn a_git_that_is_under_way_outside_is_not_the_jobs() {
-    let place = place();
-    let prompt = "@sh git rev-parse --absolute-git-dir > {}; git add -A; git commit --quiet -m mine; : {}";
-    let unset = "test -z \"$GIT_DIR$GIT_INDEX_FILE\"";
-    let words = ["run", "-t", "echo", "-q", "--setup", unset, "--verify", unset, prompt, "f1"];
-    let mut command = place.command(&words);
-    let git = place.sandbox.dir().join(".git");
-    command.env("GIT_DIR", &git).env("GIT_INDEX_FILE", git.join("index")).env("GIT_AUTHOR_NAME", "Me");
-    let before = place.sandbox.git(&["rev-parse", "HEAD"]);
-    place.finish(command).expect(0);
-    assert!(place.read("f1").contains("/.git/worktrees/"), "{}", place.read("f1"));
-    assert_eq!(place.sandbox.git(&["rev-parse", "HEAD"]), before);
-}
-
-#[test]
-fn what_a_job_leaves_half_done_in_git_is_not_there_for_the_next() {
-    let place = place();
-    let leave = "touch $git/index.lock $git/BISECT_LOG; mkdir $git/rebase-merge";
-    let look = "ls $git | grep -E \"[.]lock|BISECT|rebase\"";
-    let prompt =
-        format!("@sh git=$(git rev-parse --git-dir); if test {{#}} = 1; then {leave}; else {look}; fi > {{}}; :");
-    place.run(&["-v", "-j", "1", &prompt, "f1", "f2"]).expect(0);
-    assert_eq!((place.read("f1"), place.read("f2")), (String::new(), String::new()));
-    no_worktree_left(&place);
-}
-
-#[test]
-fn batches_of_one_name_in_journals_of_their_own_do_not_share_worktrees() {
-    let place = place();
-    for (journal, file) in [("a", "f1"), ("b", "f2")] {
-        let journal = place.sandbox.home().join(journal);
-        let words = ["--batch", "nightly", "--journal", journal.to_str().unwrap(), "@sh pwd > {}", file];
-        place.run(&words).expect(0);
-    }
-    assert_ne!(place.read("f1"), place.read("f2"));
-}
-
-#[test]
-fn json_lines_of_a_batch_that_is_repeated_go_behind_those_that_are_there() {
-    let place = place();
-    let words = ["--batch", "nightly", "--json", "lines", "see {}"];
-    let run = |inputs: &[&str]| drop(place.run(&[&words[..], inputs].concat()).expect(0));
-    place.file("lines", "of another run\n");
-    run(&["f1"]);
-    assert_eq!(place.read("lines").lines().count(), 1);
-    run(&["f1"]);
-    run(&["f1", "f2"]);
-    assert_eq!(place.read("lines").lines().count(), 2);
-}
-
-#[test]
-fn what_a_setup_makes_is_there_for_every_job_and_no_part_of_its_change() {
-    let place = place();
-    let setup = "echo set >> f3; rm f4; echo made > by-setup";
-    let prompt = "@sh cat f3 by-setup; test -e f4 && echo f4; echo new > {}";
-    let words = ["-j", "1", "--only-files", "--setup", setup, prompt, "f1", "f2"];
-    let run = place.run(&words).expect(0);
-    assert_eq!(run.out.matches("3\nset\nmade\n").count(), 2, "{}", run.out);
-    assert!(!run.out.contains("f4\n"), "{}", run.out);
-    assert_eq!(place.sandbox.git(&["status", "--porcelain"]), " M f1\n M f2\n M f9\n");
-    no_worktree_left(&place);
-
-    // Kept for later, also when nothing but the journal knows of it; and in a file that the setup changed.
-    let words = [
-        "-j",
-        "1",
-        "--batch",
-        "b",
-        "--apply",
-        "never",
-        "--setup",
-        setup,
-        "@sh echo 0 > new; cat {} >> new; mv new {}",
-        "f3",
-    ];
-    place.run(&words).expect(0);
-    place.sandbox.git(&["gc", "--quiet", "--prune=now"]);
-    readyroom(&place, &["batch", "apply", "b"]).expect(0);
-    assert_eq!(place.read("f3"), "0\n3\n");
-}
-
-#[test]
-fn files_keep_their_permissions_when_a_change_comes() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let place = place();
-    let file = |name: &str| place.sandbox.dir().join(name);
-    let mode = |name: &str| fs::metadata(file(name)).unwrap().permissions().mode() & 0o777;
-    for (name, mode) in [("f1", 0o600), ("f2", 0o444), ("f3", 0o640)] {
-        fs::set_permissions(file(name), fs::Permissions::from_mode(mode)).unwrap();
-    }
-    place.run(&["@sh echo new >> {}; test {} != f3 || chmod +x {}", "f1", "f2", "f3"]).expect(0);
-    assert_eq!([mode("f1"), mode("f2"), mode("f3")], [0o600, 0o444, 0o750]);
-    assert_eq!(place.read("f2"), "2\nnew\n");
-}
-
-#[test]
-fn a_directory_that_git_does_not_know_is_refused() {
-    let place = place();
-    fs::create_dir(place.sandbox.dir().join("empty")).unwrap();
-    place.run(&["-C", "empty", "x"]).expect(2).says("is not in the worktrees, since git knows no file in it");
-}
-
-#[test]
-fn what_a_job_hides_from_git_is_seen_and_reaches_no_other() {
-    let place = place();
-    let hide =
-        "git update-index --skip-worktree {} f8; git update-index --assume-unchanged f7; echo left > f7; echo new > {}";
-    let prompt = format!("@sh if test {{}} = f1; then {hide}; else cat f7 > {{}}; fi");
-    place.run(&["-j", "1", &prompt, "f1", "f2"]).expect(0);
-    assert_eq!(["f1", "f7", "f2"].map(|file| place.read(file)), ["new\n", "left\n", "7\n"]);
-    // A part of the tree that a job does not want to see is not gone, and is there for the next.
-    let prompt = "@sh test {} != f3 || git sparse-checkout set --no-cone /f3; echo {} >> {}; test -e f8";
-    place.run(&["-j", "1", prompt, "f3", "f4"]).expect(0);
-    assert_eq!(["f3", "f4", "f8"].map(|file| place.read(file)), ["3\nf3\n", "4\nf4\n", "8\n"]);
-    no_worktree_left(&place);
-}
-
-#[test]
-fn a_job_that_damages_its_worktree_harms_no_other() {
-    let place = place();
-    for (damage, file) in [("rm .git", "f1"), ("echo x > $(git rev-parse --git-dir)/index", "f2")] {
-        let prompt = format!("@sh test {{}} != {file} || {{ {damage}; }}; echo new > {{}}");
-        let run = place.run(&["-j", "1", "--retries", "0", &prompt, file, "f3", "f4"]);
-        run.says("  succeeded     2");
-        assert!(!run.err.contains("stays down"), "{}", run.err);
-        assert_eq!(["f3", "f4"].map(|file| place.read(file)), ["new\n"; 2]);
-        place.sandbox.git(&["checkout", "--quiet", "f3", "f4"]);
-    }
 }

@@ -89,8 +89,9 @@ pub async fn what_a_good_turn_leaves_running_is_ended(tool: &'static str, left: 
         let word = format!("LEAVES-{kind}-X");
         let sleep = format!("sleep {}", length(kind));
         let command = format!("{before}{sleep} > /dev/null 2>&1 < /dev/null &");
-        // It runs when the turn goes on, so that what is gone later was ended.
-        let shell = bed.shell(&format!("{command} until pgrep -f '[s]{}'; do :; done", &sleep[1..]));
+        // The sleep itself runs when the turn goes on (`nohup` becomes it once it hears no HUP), so that what is gone later
+        // was ended.
+        let shell = bed.shell(&format!("{command} until pgrep -f '^[s]{}'; do :; done", &sleep[1..]));
         bed.model.on(&word, readyroom_testkit::Script::new([shell, Step::say("done")]));
         let response = cluster.submit(word.as_str()).expect("it is taken").await;
         assert_eq!(response.text().unwrap_or_else(|outcome| panic!("{outcome}")), "done");
