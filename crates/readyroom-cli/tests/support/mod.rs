@@ -310,6 +310,15 @@ impl Started {
         }
         let status = self.child.wait().unwrap();
         let out = self.out.take().map(|out| out.join().unwrap()).unwrap_or_default();
-        Finished { status, out, err: self.err }
+        Finished { status, out, err: std::mem::take(&mut self.err) }
+    }
+}
+
+/// A test that fails leaves nothing running.
+impl Drop for Started {
+    fn drop(&mut self) {
+        if self.child.kill().is_ok() {
+            let _ = self.child.wait();
+        }
     }
 }
