@@ -161,19 +161,15 @@ mod tests {
     use super::*;
     use crate::error::Failure;
 
+    /// The first attempt at a job, which changed nothing.
+    fn attempt(outcome: &Outcome, now: Timestamp) -> Attempt<'_> {
+        Attempt { outcome, retried: 0, held_up: 0, streak: 1, began: true, may_have_acted: false, now, chance: 0.5 }
+    }
+
     fn next(kind: FailureKind, change: impl FnOnce(&mut Attempt<'_>)) -> Next {
         let outcome = Outcome::from(kind);
         let now = "2026-03-01T10:00:00Z".parse().unwrap();
-        let mut attempt = Attempt {
-            outcome: &outcome,
-            retried: 0,
-            held_up: 0,
-            streak: 1,
-            began: true,
-            may_have_acted: false,
-            now,
-            chance: 0.5,
-        };
+        let mut attempt = attempt(&outcome, now);
         change(&mut attempt);
         RetryPolicy::default().next(&attempt)
     }
@@ -215,16 +211,7 @@ mod tests {
     fn other_ends_are_ends() {
         let now = Timestamp::UNIX_EPOCH;
         for outcome in [Outcome::Succeeded, Outcome::Cancelled, Outcome::Lost] {
-            let attempt = Attempt {
-                outcome: &outcome,
-                retried: 0,
-                held_up: 0,
-                streak: 1,
-                began: true,
-                may_have_acted: false,
-                now,
-                chance: 0.0,
-            };
+            let attempt = attempt(&outcome, now);
             assert_eq!(RetryPolicy::default().next(&attempt), Next::Done);
         }
     }
@@ -252,16 +239,7 @@ mod tests {
         let none = RetryPolicy { longest_window: Duration::ZERO, ..RetryPolicy::default() };
         let outcome = Outcome::Failed(Failure::new(untold, "used up"));
         let now = Timestamp::UNIX_EPOCH;
-        let attempt = Attempt {
-            outcome: &outcome,
-            retried: 0,
-            held_up: 0,
-            streak: 1,
-            began: true,
-            may_have_acted: false,
-            now,
-            chance: 0.0,
-        };
+        let attempt = attempt(&outcome, now);
         assert_eq!(none.next(&attempt), Next::Stop);
     }
 
